@@ -1,0 +1,156 @@
+//! When what is dialled, in virtual time.
+
+use rand::SeedableRng as _;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn target() -> Target {
+    "host2".parse().unwrap()
+}
+
+fn lower() -> PeerName {
+    PeerName::from_u64(1)
+}
+
+fn higher() -> PeerName {
+    PeerName::from_u64(2)
+}
+
+fn rng() -> StdRng {
+    StdRng::seed_from_u64(5)
+}
+
+/// Fails each dial at once and gives the waits between them.
+fn waits(dialer: &mut Dialer, count: usize, mut now: Instant) -> Vec<Duration> {
+    let mut rng = rng();
+    let mut waits = Vec::new();
+    for number in 0..count {
+        let due = dialer.due().unwrap();
+        waits.push(due.saturating_duration_since(now));
+        now = due.max(now);
+        let (key, _) = dialer.next_dial(now).unwrap();
+        dialer.started(&key, ConnectionId(number as u64));
+        dialer.failed(&key, "refused".into(), &mut rng, now);
+    }
+    waits
+}
+
+#[test]
+fn a_target_is_dialled_at_once_and_then_ever_more_seldom_up_to_a_minute() {
+    let start = origin();
+    let mut dialer = Dialer::new(lower());
+    dialer.add_target(target(), start);
+    let waits = waits(&mut dialer, 16, start);
+    assert_eq!(waits[0], Duration::ZERO);
+    assert!(waits[1] >= SECOND.mul_f64(0.75) && waits[1] <= SECOND.mul_f64(1.25));
+    assert!(waits.iter().all(|wait| *wait <= 60 * SECOND));
+    assert!(waits[15] > 40 * SECOND);
+}
+
+#[test]
+fn a_peer_that_was_here_today_is_dialled_every_five_seconds_at_least() {
+    let start = origin();
+    let mut dialer = Dialer::new(lower());
+    dialer.add_target(target(), start);
+    dialer.started(&Key::Target(target()), ConnectionId(1));
+    dialer.connected(&Key::Target(target()), higher(), start);
+    assert_eq!(dialer.due(), None, "it rests while the session lives");
+    dialer.peer_down(higher(), &mut rng(), start + SECOND);
+    assert!(waits(&mut dialer, 16, start + SECOND).iter().all(|wait| *wait <= 5 * SECOND));
+}
+
+#[test]
+fn adding_a_target_again_dials_it_now() {
+    let start = origin();
+    let mut dialer = Dialer::new(lower());
+    dialer.add_target(target(), start);
+    waits(&mut dialer, 12, start);
+    let now = start + SECOND;
+    dialer.add_target(target(), now);
+    assert_eq!(dialer.due(), Some(now));
+    assert_eq!(dialer.next_dial(now), Some((Key::Target(target()), target())));
+}
+
+#[test]
+fn two_names_of_one_peer_both_rest_while_it_has_a_session() {
+    let start = origin();
+    let other: Target = "10.0.0.2".parse().unwrap();
+    let mut dialer = Dialer::new(lower());
+    for (number, target) in [target(), other].into_iter().enumerate() {
+        dialer.add_target(target.clone(), start);
+        dialer.started(&Key::Target(target.clone()), ConnectionId(number as u64));
+        dialer.connected(&Key::Target(target), higher(), start);
+    }
+    assert_eq!(dialer.due(), None);
+    dialer.peer_down(higher(), &mut rng(), start);
+    assert!(dialer.due().is_some());
+    dialer.peer_up(higher(), start);
+    assert_eq!(dialer.due(), None, "somebody else connected them");
+}
+
+#[test]
+fn of_two_that_learn_of_each_other_the_lower_name_moves_first() {
+    let start = origin();
+    let place: SocketAddr = "10.0.0.9:6783".parse().unwrap();
+    let mut first = Dialer::new(lower());
+    let mut second = Dialer::new(higher());
+    first.learn(higher(), &[place], false, &mut rng(), start);
+    second.learn(lower(), &[place], false, &mut rng(), start);
+    assert!(first.due().unwrap() <= start + SPREAD);
+    assert!(second.due().unwrap() >= start + COURTESY);
+}
+
+#[test]
+fn the_endpoints_of_a_peer_are_tried_in_turn() {
+    let start = origin();
+    let places: Vec<SocketAddr> = vec!["10.0.0.9:1".parse().unwrap(), "10.0.0.9:2".parse().unwrap()];
+    let mut dialer = Dialer::new(lower());
+    dialer.learn(higher(), &places, false, &mut rng(), start);
+    let mut tried = Vec::new();
+    for number in 0..3 {
+        let now = dialer.due().unwrap();
+        let (key, place) = dialer.next_dial(now).unwrap();
+        tried.push(place.port());
+        dialer.started(&key, ConnectionId(number));
+        assert_eq!(dialer.next_dial(now), None, "one attempt at a time");
+        dialer.failed(&key, "refused".into(), &mut rng(), now);
+    }
+    assert_eq!(tried, [1, 2, 1]);
+}
+
+#[test]
+fn a_long_wait_ends_when_the_peer_is_heard_of_in_a_new_life() {
+    let start = origin();
+    let place: SocketAddr = "10.0.0.9:6783".parse().unwrap();
+    let mut dialer = Dialer::new(lower());
+    dialer.learn(higher(), &[place], false, &mut rng(), start);
+    waits(&mut dialer, 12, start);
+    let now = start + 100 * SECOND;
+    assert!(dialer.due().unwrap() > now + SECOND);
+    dialer.learn(higher(), &[place], false, &mut rng(), now);
+    assert!(dialer.due().unwrap() > now + SECOND, "what was known before is no news");
+    dialer.learn(higher(), &[place], true, &mut rng(), now);
+    assert!(dialer.due().unwrap() <= now + SPREAD);
+}
+
+#[test]
+fn only_so_many_dials_are_under_way_at_one_time() {
+    let start = origin();
+    let mut dialer = Dialer::new(lower());
+    for number in 0..100u16 {
+        dialer.add_target(format!("host:{}", number + 1).parse().unwrap(), start);
+    }
+    let mut started = 0;
+    while let Some((key, _)) = dialer.next_dial(start) {
+        dialer.started(&key, ConnectionId(started));
+        started += 1;
+    }
+    assert_eq!(started, ATTEMPT_LIMIT as u64);
+}

@@ -1,0 +1,151 @@
+//! What the mesh shows of itself: peers and connections as plain values.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Mesh;
+use super::link::{Link, Phase};
+use crate::dialer::Key;
+use crate::event::ConnectionId;
+use crate::peer::{Incarnation, PeerName};
+
+/// What is known of another router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its name.
+    pub name: PeerName,
+    /// The name people read.
+    pub nickname: String,
+    /// The data centre it is in.
+    pub site: String,
+    /// Which of its lives this is.
+    pub incarnation: Incarnation,
+    /// Whether a way leads to it now.
+    pub reachable: bool,
+    /// The length of that way; 1 for a neighbour.
+    pub hops: Option<u32>,
+    /// The neighbour the way leads through, if it is not a neighbour itself.
+    pub via: Option<PeerName>,
+    /// Whom it says it has sessions with.
+    pub links: Vec<PeerName>,
+    /// Where it says it listens.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Dialling, or in the handshake.
+    Connecting,
+    /// A session is established.
+    Established,
+    /// Waiting for the next attempt.
+    Retrying,
+    /// Nothing will come of it as things stand (the target is this router itself).
+    Failed,
+}
+
+/// One live session, or one target that has none now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// The connection or attempt, if there is one now.
+    pub connection: Option<ConnectionId>,
+    /// The target as it was given, or the remote address.
+    pub address: String,
+    /// What carries it.
+    pub transport: &'static str,
+    /// Whether we called.
+    pub outbound: bool,
+    /// How far it is.
+    pub state: ConnectionState,
+    /// Who is there, as far as that is known.
+    pub peer: Option<(PeerName, String)>,
+    /// The last measured round trip.
+    pub rtt: Option<Duration>,
+    /// What went wrong last.
+    pub error: Option<String>,
+    /// When the next attempt is due.
+    pub retry_at: Option<Instant>,
+    /// The session, by the number both ends know.
+    pub session: Option<u64>,
+    /// Whether the user gave this as a target.
+    pub target: bool,
+}
+
+impl Mesh {
+    /// All other routers that are known, reachable or not.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView> {
+        self.topology.others().map(|record| {
+            let hops = self.routes.hops(record.name);
+            PeerView {
+                name: record.name,
+                nickname: record.nickname.clone(),
+                site: record.site.clone(),
+                incarnation: record.incarnation,
+                reachable: hops.is_some(),
+                hops,
+                via: self.routes.next_hop(record.name).filter(|next| *next != record.name),
+                links: record.links.clone(),
+                endpoints: record.endpoints.clone(),
+            }
+        })
+    }
+
+    /// All live sessions, and all that is being dialled or waits to be dialled.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionView> {
+        let live = self.links.iter().filter_map(|(connection, link)| self.view_session(*connection, link));
+        live.chain(
+            self.dialer.candidates().filter_map(|(key, candidate)| self.view_candidate(key, candidate)),
+        )
+    }
+
+    fn view_session(&self, connection: ConnectionId, link: &Link) -> Option<ConnectionView> {
+        let Phase::Live(live) = &link.phase else { return None };
+        let target = if let Some(Key::Target(target)) = &link.key { Some(target.to_string()) } else { None };
+        let nickname = self.neighbours.get(&live.peer).map(|neighbour| neighbour.nickname.clone());
+        Some(ConnectionView {
+            connection: Some(connection),
+            target: target.is_some(),
+            address: target.or_else(|| link.remote.map(|remote| remote.to_string())).unwrap_or_default(),
+            transport: "tcp",
+            outbound: link.outbound(),
+            state: ConnectionState::Established,
+            peer: Some((live.peer, nickname.unwrap_or_default())),
+            rtt: live.liveness.rtt(),
+            error: None,
+            retry_at: None,
+            session: Some(live.session.id()),
+        })
+    }
+
+    fn view_candidate(&self, key: &Key, candidate: &crate::dialer::Candidate) -> Option<ConnectionView> {
+        let (attempt, due) = (candidate.attempt(), candidate.due());
+        if attempt.is_none() && due.is_none() {
+            return None; // it rests: its peer has a session, which is shown
+        }
+        let nickname =
+            |peer| self.topology.record(peer).map_or_else(String::new, |record| record.nickname.clone());
+        let address = match key {
+            Key::Target(target) => target.to_string(),
+            Key::Peer(_) => candidate.place()?.to_string(),
+        };
+        let state = match attempt {
+            Some(_) => ConnectionState::Connecting,
+            None if candidate.is_ourselves() => ConnectionState::Failed,
+            None => ConnectionState::Retrying,
+        };
+        Some(ConnectionView {
+            connection: attempt,
+            address,
+            transport: "tcp",
+            outbound: true,
+            state,
+            peer: candidate.peer().map(|peer| (peer, nickname(peer))),
+            rtt: None,
+            error: candidate.error().map(str::to_owned),
+            retry_at: due,
+            session: None,
+            target: matches!(key, Key::Target(_)),
+        })
+    }
+}

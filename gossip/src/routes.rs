@@ -1,0 +1,223 @@
+//! Routes: a pure function of the links, handed out as an immutable snapshot.
+//!
+//! All trees are breadth-first with the lower name first, so every peer that sees the same links computes the
+//! same trees: a unicast gets nearer with each hop, and what goes down the tree of its source reaches every
+//! peer exactly once. Rows of bits make a healthy (full) mesh cost one look per source.
+
+mod graph;
+
+use std::collections::BTreeMap;
+
+pub use graph::Graph;
+use graph::ones;
+
+use crate::peer::PeerName;
+
+/// Where things go from here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routes {
+    unicast: BTreeMap<PeerName, Hop>,
+    broadcast: BTreeMap<PeerName, Vec<PeerName>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hop {
+    next: PeerName,
+    hops: u32,
+}
+
+impl Routes {
+    /// Computes the routes of `me`, through and to allowed peers only.
+    pub fn compute(graph: &Graph, me: PeerName, allowed: impl Fn(PeerName) -> bool) -> Self {
+        if graph.names.iter().all(|name| *name == me || allowed(*name)) {
+            Self::of(graph, me)
+        } else {
+            Self::of(&graph.only(allowed), me)
+        }
+    }
+
+    fn of(graph: &Graph, me: PeerName) -> Self {
+        let Some(here) = graph.index(me) else { return Self::default() };
+        let mut routes = Self::default();
+        let mut next: BTreeMap<usize, PeerName> = BTreeMap::new();
+        let own = walk(graph, here, |parent, hops, children| {
+            for child in ones(children) {
+                let through = next.get(&parent).copied().unwrap_or(graph.names[child]);
+                next.insert(child, through);
+                routes.unicast.insert(graph.names[child], Hop { next: through, hops });
+            }
+            true
+        });
+        for source in ones(&own) {
+            let mut mine = Vec::new();
+            walk(graph, source, |parent, _, children| {
+                if parent == here {
+                    mine = ones(children).map(|child| graph.names[child]).collect();
+                }
+                parent != here
+            });
+            routes.broadcast.insert(graph.names[source], mine);
+        }
+        routes
+    }
+
+    /// The neighbour through which a peer is reached; itself, if it is a neighbour.
+    pub fn next_hop(&self, peer: PeerName) -> Option<PeerName> {
+        self.unicast.get(&peer).map(|hop| hop.next)
+    }
+
+    /// How many hops away a peer is.
+    pub fn hops(&self, peer: PeerName) -> Option<u32> {
+        self.unicast.get(&peer).map(|hop| hop.hops)
+    }
+
+    /// To whom we pass on what `source` broadcasts.
+    pub fn flood(&self, source: PeerName) -> &[PeerName] {
+        self.broadcast.get(&source).map_or(&[], Vec::as_slice)
+    }
+
+    /// All peers that can be reached, in the order of their names.
+    pub fn reachable(&self) -> impl Iterator<Item = PeerName> {
+        self.unicast.keys().copied()
+    }
+
+    /// The whole broadcast table: source to our next hops, ourselves as a source included.
+    pub fn broadcast(&self) -> &BTreeMap<PeerName, Vec<PeerName>> {
+        &self.broadcast
+    }
+}
+
+/// Walks breadth-first from `source`, tells each parent's children until told to stop; gives all it has seen.
+fn walk(graph: &Graph, source: usize, mut tell: impl FnMut(usize, u32, &[u64]) -> bool) -> Vec<u64> {
+    let words = graph.row(source).len();
+    let mut seen = vec![0u64; words];
+    seen[source / 64] |= 1 << (source % 64);
+    let mut level = seen.clone();
+    let mut children = vec![0u64; words];
+    for hops in 1.. {
+        let mut below = vec![0u64; words];
+        for parent in ones(&level) {
+            let row = graph.row(parent);
+            let mut any = 0;
+            for word in 0..words {
+                children[word] = row[word] & !seen[word];
+                any |= children[word];
+                seen[word] |= children[word];
+                below[word] |= children[word];
+            }
+            // A parent without children is told too: whoever waits for it can stop here.
+            if !tell(parent, hops, &children) {
+                return seen;
+            }
+            if any == 0 {
+                continue;
+            }
+        }
+        if below.iter().all(|word| *word == 0) {
+            break;
+        }
+        level = below;
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(number: u64) -> PeerName {
+        PeerName::from_u64(number)
+    }
+
+    /// Routes as peer `me` of these mutual links computes them.
+    fn routes(links: &[(u64, u64)], me: u64) -> Routes {
+        let mut reported: BTreeMap<PeerName, BTreeSet<PeerName>> = BTreeMap::new();
+        for (one, two) in links.iter().filter(|(one, two)| one != two) {
+            reported.entry(name(*one)).or_default().insert(name(*two));
+            reported.entry(name(*two)).or_default().insert(name(*one));
+        }
+        let mine = reported.get(&name(me)).cloned().unwrap_or_default();
+        let others = reported.into_iter().map(|(peer, links)| (peer, links.into_iter().collect()));
+        Routes::compute(&Graph::new(name(me), &mine, others), name(me), |_| true)
+    }
+
+    #[test]
+    fn a_chain_relays_towards_both_its_ends() {
+        let chain = [(1, 2), (2, 3), (3, 4)];
+        let second = routes(&chain, 2);
+        assert_eq!(second.next_hop(name(4)), Some(name(3)));
+        assert_eq!(second.hops(name(4)), Some(2));
+        assert_eq!(second.flood(name(1)), [name(3)]);
+        assert_eq!(second.flood(name(4)), [name(1)]);
+        assert_eq!(second.flood(name(2)), [name(1), name(3)]);
+        assert_eq!(routes(&chain, 4).flood(name(1)), []);
+    }
+
+    #[test]
+    fn a_link_that_one_end_reports_alone_carries_nothing() {
+        let others = [(name(2), vec![name(1), name(3)]), (name(3), vec![])];
+        let graph = Graph::new(name(1), &[name(2)].into(), others);
+        let routes = Routes::compute(&graph, name(1), |_| true);
+        assert_eq!(routes.reachable().collect::<Vec<_>>(), [name(2)]);
+    }
+
+    #[test]
+    fn a_session_of_ours_counts_before_the_neighbour_has_reported_it() {
+        let graph = Graph::new(name(1), &[name(2)].into(), [(name(3), vec![name(1)])]);
+        let routes = Routes::compute(&graph, name(1), |_| true);
+        assert_eq!(routes.hops(name(2)), Some(1));
+        assert_eq!(
+            routes.hops(name(3)),
+            None,
+            "whom we have no session with is no neighbour, whatever it says"
+        );
+    }
+
+    #[test]
+    fn barred_peers_are_neither_reached_nor_passed_through() {
+        let others = [(name(2), vec![name(1), name(3)]), (name(3), vec![name(2)]), (name(4), vec![name(1)])];
+        let graph = Graph::new(name(1), &[name(2), name(4)].into(), others);
+        let routes = Routes::compute(&graph, name(1), |peer| peer != name(2));
+        assert_eq!(routes.reachable().collect::<Vec<_>>(), [name(4)]);
+        assert_eq!(routes.flood(name(1)), [name(4)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_broadcast_reaches_every_connected_peer_exactly_once(
+            links in proptest::collection::vec((0u64..90, 0u64..90), 1..200),
+            source in 0u64..90,
+        ) {
+            let tables: BTreeMap<u64, Routes> = (0..90).map(|me| (me, routes(&links, me))).collect();
+            let mut got: BTreeMap<u64, usize> = BTreeMap::new();
+            let mut waiting = vec![source];
+            while let Some(at) = waiting.pop() {
+                *got.entry(at).or_default() += 1;
+                prop_assert!(got[&at] < 2, "{at} got it twice");
+                waiting.extend(tables[&at].flood(name(source)).iter().map(|next| next.as_u64()));
+            }
+            let connected = tables[&source].reachable().count() + 1;
+            prop_assert_eq!(got.len(), connected);
+        }
+
+        #[test]
+        fn each_hop_brings_a_unicast_nearer(links in proptest::collection::vec((0u64..30, 0u64..30), 1..60)) {
+            let tables: BTreeMap<u64, Routes> = (0..30).map(|me| (me, routes(&links, me))).collect();
+            for (from, table) in &tables {
+                for to in table.reachable() {
+                    let hops = table.hops(to).unwrap();
+                    let next = table.next_hop(to).unwrap();
+                    prop_assert!(links.contains(&(*from, next.as_u64())) || links.contains(&(next.as_u64(), *from)));
+                    let rest = if next == to { 0 } else { tables[&next.as_u64()].hops(to).unwrap() };
+                    prop_assert_eq!(rest + 1, hops);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Who is out there and who is linked with whom: one entry per name, the newer one wins.
+//!
+//! Merging is commutative, associative and idempotent, so it does not matter on which ways and how often an
+//! entry arrives. Each change travels as a [`Change`]; whoever lacks its base asks for the record. Two
+//! topologies are compared by a 128-bit hash over all stamps that is kept up to date with each merge.
+
+mod pack;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use blake2::{Blake2s256, Digest};
+
+pub(crate) use pack::Records;
+pub(crate) use record::{Change, Entry, KNOWN_LIMIT, Record, Stamp};
+
+use crate::codec;
+use crate::hello::Introduction;
+use crate::peer::{Incarnation, PeerName};
+use crate::routes::Graph;
+
+/// What became of something offered to the topology.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Merge {
+    /// It is newer and was taken.
+    News,
+    /// It is no news.
+    Known,
+    /// It speaks of ourselves and is newer than what we said: we must say something newer still.
+    Ours(Stamp),
+    /// It builds on something we do not have: ask for the whole.
+    Missing,
+    /// It cannot be true, or there is no room for another name.
+    Refused,
+}
+
+/// All that is known, ourselves included.
+pub(crate) struct Topology {
+    me: PeerName,
+    entries: BTreeMap<PeerName, Entry>,
+    hash: [u8; 16],
+}
+
+impl Topology {
+    /// Begins with our own record alone.
+    pub(crate) fn new(introduction: &Introduction, key: [u8; 32]) -> Self {
+        let record = Record {
+            name: introduction.name,
+            incarnation: introduction.incarnation,
+            version: 1,
+            boot: introduction.boot,
+            nickname: introduction.nickname.clone(),
+            site: introduction.site.clone(),
+            key,
+            endpoints: introduction.endpoints.clone(),
+            links: Vec::new(),
+        };
+        let mut topology = Self { me: record.name, entries: BTreeMap::new(), hash: [0; 16] };
+        topology.put(record.name, Entry::Live(record));
+        topology
+    }
+
+    /// Our own record.
+    pub(crate) fn own(&self) -> &Record {
+        match self.entries.get(&self.me) {
+            Some(Entry::Live(record)) => record,
+            Some(Entry::Removed(_)) | None => unreachable!("our own entry is only ever put as a record"),
+        }
+    }
+
+    /// The record of a peer that is known and was not removed.
+    pub(crate) fn record(&self, name: PeerName) -> Option<&Record> {
+        match self.entries.get(&name) {
+            Some(Entry::Live(record)) => Some(record),
+            Some(Entry::Removed(_)) | None => None,
+        }
+    }
+
+    /// All records but our own.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Record> {
+        self.entries.values().filter_map(|entry| match entry {
+            Entry::Live(record) if record.name != self.me => Some(record),
+            Entry::Live(_) | Entry::Removed(_) => None,
+        })
+    }
+
+    /// Says anew what we are linked with and reachable at; `None` if that is what we said last.
+    pub(crate) fn publish(&mut self, links: &BTreeSet<PeerName>, endpoints: &[SocketAddr]) -> Option<Change> {
+        let own = self.own();
+        let old: BTreeSet<_> = own.links.iter().copied().collect();
+        let change = Change {
+            name: self.me,
+            incarnation: own.incarnation,
+            boot: own.boot,
+            base: own.version,
+            version: own.version + 1,
+            added: links.difference(&old).copied().collect(),
+            removed: old.difference(links).copied().collect(),
+            endpoints: (own.endpoints != endpoints).then(|| endpoints.to_vec()),
+        };
+        if change.added.is_empty() && change.removed.is_empty() && change.endpoints.is_none() {
+            return None;
+        }
+        let record = change.apply(own);
+        self.put(self.me, Entry::Live(record));
+        Some(change)
+    }
+
+    /// Makes our own record newer than `stamp`, which somebody holds for us.
+    pub(crate) fn raise_above(&mut self, stamp: Stamp) {
+        let mut record = self.own().clone();
+        if stamp.removed {
+            record.incarnation = Incarnation(stamp.incarnation.0 + 1);
+            record.version += 1;
+        } else {
+            record.incarnation = record.incarnation.max(stamp.incarnation);
+            record.version = record.version.max(stamp.version) + 1;
+        }
+        self.put(self.me, Entry::Live(record));
+    }
+
+    /// Takes an entry if it is newer.
+    pub(crate) fn merge(&mut self, name: PeerName, entry: Entry) -> Merge {
+        let plausible = match &entry {
+            Entry::Live(record) => record.name == name && record.plausible(),
+            Entry::Removed(incarnation) => Stamp::removal(*incarnation).plausible(),
+        };
+        if !plausible {
+            return Merge::Refused;
+        }
+        match self.entries.get(&name) {
+            Some(known) if !entry.beats(known) => return Merge::Known,
+            Some(_) if name == self.me => return Merge::Ours(entry.stamp()),
+            Some(_) | None => {}
+        }
+        if !self.entries.contains_key(&name) && self.entries.len() >= KNOWN_LIMIT && !self.make_room() {
+            return Merge::Refused;
+        }
+        self.put(name, entry);
+        Merge::News
+    }
+
+    /// Takes a change if it is newer and its base is here.
+    pub(crate) fn merge_change(&mut self, change: &Change) -> Merge {
+        match self.entries.get(&change.name) {
+            Some(known) if change.stamp() <= known.stamp() => Merge::Known,
+            Some(_) if change.name == self.me => Merge::Ours(change.stamp()),
+            Some(Entry::Live(record))
+                if record.incarnation == change.incarnation
+                    && record.boot == change.boot
+                    && record.version == change.base =>
+            {
+                let after = change.apply(record);
+                self.merge(change.name, Entry::Live(after))
+            }
+            Some(_) | None if change.stamp().plausible() => Merge::Missing,
+            Some(_) | None => Merge::Refused,
+        }
+    }
+
+    /// Says whether `stamp` is newer than what is known under this name.
+    pub(crate) fn lacks(&self, name: PeerName, stamp: Stamp) -> bool {
+        stamp.plausible() && self.entries.get(&name).is_none_or(|known| stamp > known.stamp())
+    }
+
+    /// The hash over all stamps: equal at two peers exactly when they know the same.
+    pub(crate) fn hash(&self) -> [u8; 16] {
+        self.hash
+    }
+
+    /// All stamps.
+    pub(crate) fn stamps(&self) -> Vec<(PeerName, Stamp)> {
+        self.entries.iter().map(|(name, entry)| (*name, entry.stamp())).collect()
+    }
+
+    /// The stamps of these names, as far as they are known.
+    pub(crate) fn stamps_of(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<(PeerName, Stamp)> {
+        names
+            .into_iter()
+            .filter_map(|name| self.entries.get(&name).map(|entry| (name, entry.stamp())))
+            .collect()
+    }
+
+    /// What the sender of these stamps, all it has, lacks.
+    pub(crate) fn newer_than(&self, stamps: &[(PeerName, Stamp)]) -> Vec<PeerName> {
+        let theirs: BTreeMap<_, _> = stamps.iter().copied().collect();
+        let newer = |(name, entry): (&PeerName, &Entry)| {
+            theirs.get(name).is_none_or(|stamp| entry.stamp() > *stamp).then_some(*name)
+        };
+        self.entries.iter().filter_map(newer).collect()
+    }
+
+    /// Packs the entries of these names, as far as they are known.
+    pub(crate) fn pack(&self, names: &[PeerName]) -> Vec<Records> {
+        Records::pack(names.iter().filter_map(|name| self.entries.get(name).map(|entry| (*name, entry))))
+    }
+
+    /// Who can reach whom: links that both ends report, and ours with whom we have a session now.
+    pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>) -> Graph {
+        let others = self.others().map(|record| (record.name, record.links.clone()));
+        Graph::new(self.me, neighbours, others)
+    }
+
+    /// At the limit the oldest knowledge to go is that somebody was removed.
+    fn make_room(&mut self) -> bool {
+        let removed = self.entries.iter().find(|(_, entry)| matches!(entry, Entry::Removed(_)));
+        let Some(name) = removed.map(|(name, _)| *name) else { return false };
+        if let Some(entry) = self.entries.remove(&name) {
+            self.mix(name, entry.stamp());
+        }
+        true
+    }
+
+    fn put(&mut self, name: PeerName, entry: Entry) {
+        self.mix(name, entry.stamp());
+        if let Some(old) = self.entries.insert(name, entry) {
+            self.mix(name, old.stamp());
+        }
+    }
+
+    /// Adds a stamp to the hash, or takes it out again.
+    fn mix(&mut self, name: PeerName, stamp: Stamp) {
+        let digest = Blake2s256::digest(codec::encode(&(name, stamp)));
+        self.hash.iter_mut().zip(digest).for_each(|(byte, mixed)| *byte ^= mixed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

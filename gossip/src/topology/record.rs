@@ -1,0 +1,124 @@
+//! What is known of one peer, and the order that decides which of two such pieces is newer.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hello::{COUNTER_LIMIT, ENDPOINT_LIMIT, NAME_LIMIT};
+use crate::peer::{BootId, Incarnation, PeerName};
+
+/// Most links a record may have, and most peers a router keeps in mind.
+pub(crate) const KNOWN_LIMIT: usize = 10_000;
+
+/// The age of an entry. The greater one wins; the order of the fields is the order of comparison.
+///
+/// A removal beats every record of its incarnation, and a higher incarnation beats the removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) removed: bool,
+    pub(crate) version: u64,
+    pub(crate) boot: BootId,
+}
+
+impl Stamp {
+    pub(crate) fn removal(incarnation: Incarnation) -> Self {
+        Self { incarnation, removed: true, version: 0, boot: BootId(0) }
+    }
+
+    /// Says whether the counters are such as an honest router could have reached.
+    pub(crate) fn plausible(&self) -> bool {
+        self.incarnation.0 < COUNTER_LIMIT && self.version < COUNTER_LIMIT
+    }
+}
+
+/// What a router says of itself; only its owner writes it. (The derived order settles what stamps cannot: two
+/// contents under one stamp, which only a cloned router produces.)
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Record {
+    pub(crate) name: PeerName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) version: u64,
+    pub(crate) boot: BootId,
+    pub(crate) nickname: String,
+    pub(crate) site: String,
+    pub(crate) key: [u8; 32],
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// Neighbours with a session, sorted.
+    pub(crate) links: Vec<PeerName>,
+}
+
+impl Record {
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { incarnation: self.incarnation, removed: false, version: self.version, boot: self.boot }
+    }
+
+    /// Says whether the record could have been written by the holder of its key.
+    pub(crate) fn plausible(&self) -> bool {
+        self.name == PeerName::of_key(&self.key)
+            && self.stamp().plausible()
+            && self.nickname.len() <= NAME_LIMIT
+            && self.site.len() <= NAME_LIMIT
+            && self.endpoints.len() <= ENDPOINT_LIMIT
+            && self.links.len() <= KNOWN_LIMIT
+            && self.links.is_sorted_by(|a, b| a < b)
+    }
+}
+
+/// What is known of a name: its record, or that it was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Live(Record),
+    Removed(Incarnation),
+}
+
+impl Entry {
+    pub(crate) fn stamp(&self) -> Stamp {
+        match self {
+            Self::Live(record) => record.stamp(),
+            Self::Removed(incarnation) => Stamp::removal(*incarnation),
+        }
+    }
+
+    /// Says whether this entry takes the place of `other`: a total order, so every peer ends with the same one.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Live(mine), Self::Live(theirs)) if mine.stamp() == theirs.stamp() => mine > theirs,
+            _ => self.stamp() > other.stamp(),
+        }
+    }
+}
+
+/// What changed in one record since the version before: this, and not the record, is broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) name: PeerName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) boot: BootId,
+    pub(crate) base: u64,
+    pub(crate) version: u64,
+    pub(crate) added: Vec<PeerName>,
+    pub(crate) removed: Vec<PeerName>,
+    pub(crate) endpoints: Option<Vec<SocketAddr>>,
+}
+
+impl Change {
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { incarnation: self.incarnation, removed: false, version: self.version, boot: self.boot }
+    }
+
+    /// The record after the change.
+    pub(crate) fn apply(&self, record: &Record) -> Record {
+        let mut links: Vec<_> = record
+            .links
+            .iter()
+            .filter(|link| !self.removed.contains(link))
+            .chain(&self.added)
+            .copied()
+            .collect();
+        links.sort_unstable();
+        links.dedup();
+        let endpoints = self.endpoints.clone().unwrap_or_else(|| record.endpoints.clone());
+        Record { version: self.version, endpoints, links, ..record.clone() }
+    }
+}
