@@ -1,1 +1,39 @@
-//! Placeholder.
+//! What must the kernel look like: bridge, ports and container links as desired, actual, plan, apply.
+//!
+//! The kernel is not commanded but *converged*. [`Desired`] says what the router wants, [`Actual`] what stands,
+//! in the same words; [`plan()`] is the pure, printable, minimal way from one to the other; [`Fastpath`] looks and
+//! applies, over netlink and without child processes. What others delete comes back; what is right is adopted and
+//! not touched; what is not ours is never touched.
+//!
+//! ```text
+//! mac names link                     words: addresses, names and marks, one interface
+//! desired actual change plan         pure: the wish, the picture, one step, the way
+//! support error container            what a host can do; what went wrong; what an attachment asks
+//! io                                 netlink, ioctl and /proc/sys: look, apply, attach, watch
+//! ```
+//!
+//! The kernel's own carrier, VXLAN, joins here: a field of [`Desired`], a [`link::Kind`], forwarding entries
+//! beside [`link::Link`], and the same planner.
+
+pub mod actual;
+pub mod change;
+pub mod container;
+pub mod desired;
+pub mod error;
+mod io;
+pub mod link;
+pub mod mac;
+pub mod names;
+pub mod plan;
+pub mod support;
+
+pub use actual::Actual;
+pub use change::Change;
+pub use container::{Attached, ContainerLink, DefaultRoute, StandingLink};
+pub use desired::{ContainerPort, Desired, Sleeve};
+pub use error::Error;
+pub use io::{Fastpath, HostRoute, Monitor, Report, Teardown};
+pub use mac::MacAddr;
+pub use names::{BridgeName, PortId};
+pub use plan::{missing, plan};
+pub use support::{Facts, Release};

@@ -1,0 +1,241 @@
+//! The kernel itself: look, apply, attach, watch. Everything that waits or asks is below this point.
+//!
+//! A netlink socket belongs for ever to the namespace of the thread that opened it: [`Fastpath::new`] decides by
+//! its thread which host is meant. Requests go one after another; each has a deadline.
+
+mod apply;
+mod attach;
+mod facts;
+mod inside;
+mod kernel;
+mod monitor;
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
+mod observe;
+mod offload;
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
+mod routes;
+#[expect(unsafe_code, reason = "ioctl and adopting a descriptor; nothing else in this crate is unsafe")]
+mod sys;
+
+use std::collections::BTreeSet;
+
+use crate::actual::Actual;
+use crate::change::Change;
+use crate::container::{Attached, ContainerLink, StandingLink};
+use crate::desired::Desired;
+use crate::error::Error;
+use crate::link::{Flag, Owner};
+use crate::names::{BridgeName, PortId, Role};
+use crate::plan;
+use kernel::Kernel;
+
+pub use monitor::Monitor;
+pub use routes::HostRoute;
+
+/// How often we look again before we say that somebody works against us.
+const ROUNDS: usize = 4;
+
+/// The hand on the kernel of one host, for one bridge.
+pub struct Fastpath {
+    bridge: BridgeName,
+    kernel: Kernel,
+}
+
+/// What converging did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// What was changed, in order; empty when everything was right.
+    pub changes: Vec<Change>,
+    /// What could not be had but is not worth failing for.
+    pub unmet: Vec<Error>,
+    /// Wanted container links that do not stand; only an attachment can make them again.
+    pub missing: BTreeSet<PortId>,
+}
+
+/// What tearing down did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Teardown {
+    /// The interfaces that were removed.
+    pub removed: Vec<String>,
+    /// What could not be removed, and why.
+    pub errors: Vec<Error>,
+}
+
+impl Fastpath {
+    /// Opens netlink in the namespace of the calling thread, on the running tokio runtime (with time and I/O).
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    pub fn new(bridge: BridgeName) -> Result<Self, Error> {
+        Ok(Self { bridge, kernel: Kernel::open()? })
+    }
+
+    /// The bridge this is about.
+    pub fn bridge(&self) -> &BridgeName {
+        &self.bridge
+    }
+
+    /// Reads what stands.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn observe(&self) -> Result<Actual, Error> {
+        Ok(observe::observe(&self.kernel, &self.bridge).await?.actual)
+    }
+
+    /// Says what converging would change, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`plan::plan`], and when the kernel does not answer.
+    pub async fn plan(&self, desired: &Desired) -> Result<Vec<Change>, Error> {
+        self.same_bridge(desired)?;
+        plan(desired, &self.observe().await?)
+    }
+
+    /// Makes the kernel what is wanted: looks, changes what is not right, and looks again until nothing is left.
+    ///
+    /// # Errors
+    /// Conflict before anything is changed; or the first change the kernel refused, the earlier ones staying (the
+    /// next call goes on from there); or Restless when somebody undoes our changes.
+    pub async fn converge(&mut self, desired: &Desired) -> Result<Report, Error> {
+        self.same_bridge(desired)?;
+        let mut report = Report::default();
+        let mut refused: Vec<Change> = Vec::new();
+        let mut changes = Vec::new();
+        for _ in 0..ROUNDS {
+            let actual = self.observe().await?;
+            changes = plan(desired, &actual)?;
+            changes.retain(|change| !refused.contains(change));
+            if changes.is_empty() {
+                report.missing = self.missing(desired, &actual).await?;
+                return Ok(report);
+            }
+            for change in &changes {
+                match apply::apply(&self.kernel, change).await {
+                    Ok(()) => {
+                        tracing::info!(%change, "changed the kernel");
+                        report.changes.push(change.clone());
+                    }
+                    Err(error) if change.is_best_effort() => {
+                        tracing::debug!(%change, %error, "cannot have this");
+                        refused.push(change.clone());
+                        report.unmet.push(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let first = changes.first().map(ToString::to_string).unwrap_or_default();
+        Err(Error::Restless { rounds: ROUNDS, first })
+    }
+
+    /// Makes a container link, or finds it standing and completes it. `namespace` is the container's network
+    /// namespace, `netlink_inside` a route netlink socket that was opened in it. When any step fails (and when the
+    /// call is abandoned) a link that it made is removed again, and what it changed on the host is changed back.
+    ///
+    /// # Errors
+    /// Refused for bad arguments or descriptors, Conflict for a taken name on the host, otherwise what the kernel
+    /// said.
+    pub async fn attach(
+        &mut self,
+        link: &ContainerLink,
+        namespace: std::os::fd::BorrowedFd<'_>,
+        netlink_inside: std::os::fd::OwnedFd,
+    ) -> Result<Attached, Error> {
+        attach::attach(&self.kernel, &self.bridge, link, namespace, netlink_inside).await
+    }
+
+    /// Removes a container link; fine when it does not stand. Of a foreign interface with that name, nothing of
+    /// ours stands.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn detach(&mut self, id: &str, ifname: &str) -> Result<(), Error> {
+        match self.standing(&PortId::new(id, ifname)?).await? {
+            Some(link) => apply::apply(&self.kernel, &Change::Delete { link: link.host_end }).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The container links of our bridge that stand, whoever remembers them.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn adopt(&self) -> Result<BTreeSet<StandingLink>, Error> {
+        let observed = observe::observe(&self.kernel, &self.bridge).await?;
+        let standing = |(name, link): (&String, &crate::link::Link)| {
+            let Owner::Ours(mark) = &link.owner else { return None };
+            let Role::Container(port) = &mark.role else { return None };
+            let seen = observed.seen.get(name)?;
+            (mark.bridge == self.bridge).then(|| StandingLink {
+                port: port.clone(),
+                host_end: name.clone(),
+                ifindex: seen.index,
+                joined: link.bridge.as_deref() == Some(self.bridge.as_str()),
+                up: link.flags.get(&Flag::Up) == Some(&true),
+                carrier: seen.carrier,
+                mtu: link.mtu,
+            })
+        };
+        Ok(observed.actual.links.iter().filter_map(standing).collect())
+    }
+
+    /// Takes the port of a container link down (its address is in conflict) or up again. Keep the same wish in
+    /// [`Desired::ports`], or the next convergence turns it back.
+    ///
+    /// # Errors
+    /// Refused when the link does not stand; otherwise what the kernel said.
+    pub async fn set_port_up(&mut self, id: &str, ifname: &str, up: bool) -> Result<(), Error> {
+        let port = PortId::new(id, ifname)?;
+        let Some(link) = self.standing(&port).await? else {
+            return Err(Error::refused(format!("container link {port}"), "it does not stand"));
+        };
+        if link.up == up {
+            return Ok(());
+        }
+        apply::apply(&self.kernel, &Change::Set { link: link.host_end, flag: Flag::Up, on: up }).await
+    }
+
+    /// Removes every interface of ours, going on past errors.
+    pub async fn teardown(&mut self) -> Teardown {
+        let mut done = Teardown::default();
+        let ours = match self.observe().await {
+            Ok(actual) => actual.ours(&self.bridge),
+            Err(error) => {
+                done.errors.push(error);
+                return done;
+            }
+        };
+        for link in ours {
+            match apply::apply(&self.kernel, &Change::Delete { link: link.clone() }).await {
+                Ok(()) => done.removed.push(link),
+                Err(error) => done.errors.push(error),
+            }
+        }
+        done
+    }
+
+    /// A list that is made while links come and go may leave one out, so what is missed is asked for by name.
+    async fn missing(&self, desired: &Desired, actual: &Actual) -> Result<BTreeSet<PortId>, Error> {
+        let mut missing = plan::missing(desired, actual);
+        for id in missing.clone() {
+            let host_end = self.bridge.host_end(&id);
+            if !actual.links.contains_key(&host_end) && self.kernel.link(&host_end).await?.is_some() {
+                missing.remove(&id);
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn standing(&self, port: &PortId) -> Result<Option<StandingLink>, Error> {
+        Ok(self.adopt().await?.into_iter().find(|link| link.port == *port))
+    }
+
+    fn same_bridge(&self, desired: &Desired) -> Result<(), Error> {
+        if desired.bridge == self.bridge {
+            return Ok(());
+        }
+        let cause = format!("this was opened for bridge {}", self.bridge);
+        Err(Error::refused(format!("bridge {}", desired.bridge), cause))
+    }
+}

@@ -1,0 +1,226 @@
+//! Carries out one change. What is found done already, or gone already, has succeeded.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkMessage,
+};
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+};
+
+use super::kernel::{Kernel, ask};
+use super::observe::ADDRESS_MARK;
+use super::offload;
+use crate::change::Change;
+use crate::error::Error;
+use crate::link::Flag;
+use crate::mac::MacAddr;
+use crate::names::GROUP;
+
+/// `IFLA_INET_CONF`: settable, unlike its IPv6 sister, as a nest of numbers.
+const INET_CONF: u16 = 1;
+/// `IPV4_DEVCONF_RP_FILTER`.
+pub(super) const RP_FILTER: u16 = 8;
+/// `IPV4_DEVCONF_ARP_NOTIFY`.
+pub(super) const ARP_NOTIFY: u16 = 22;
+
+/// Carries out one change.
+pub(super) async fn apply(kernel: &Kernel, change: &Change) -> Result<(), Error> {
+    let failed = |error: io::Error| Error::kernel(change.link(), change.operation(), &error);
+    let done = if let Change::Set { flag: Flag::Offloads, link, on } = change {
+        offload::write(kernel.socket()?, link, *on).map_err(failed)
+    } else if let Change::Set { flag: Flag::RouterAdvertisements, link, on } = change {
+        believe(link, *on).map_err(failed)
+    } else {
+        request(kernel, change).await
+    };
+    match done {
+        Err(error) if error.is(already(change)) => Ok(()),
+        done => done,
+    }
+}
+
+/// The error numbers that mean there was nothing to do.
+fn already(change: &Change) -> &'static [i32] {
+    match change {
+        Change::CreateBridge { .. } | Change::CreatePair { .. } | Change::AddAddress { .. } => {
+            &[libc::EEXIST]
+        }
+        Change::Delete { .. } | Change::Leave { .. } => &[libc::ENODEV],
+        Change::RemoveAddress { .. } => &[libc::EADDRNOTAVAIL, libc::ENODEV],
+        Change::Set { flag: Flag::AddressGeneration, on: false, .. } => &[libc::EAFNOSUPPORT],
+        Change::Set { flag: Flag::RouterAdvertisements, on: false, .. } => &[libc::ENOENT],
+        Change::Set { .. }
+        | Change::Mark { .. }
+        | Change::SetMac { .. }
+        | Change::SetMtu { .. }
+        | Change::Join { .. } => &[],
+    }
+}
+
+async fn request(kernel: &Kernel, change: &Change) -> Result<(), Error> {
+    let (object, operation) = (change.link(), change.operation());
+    let links = kernel.handle.link();
+    match change {
+        Change::CreateBridge { link, mac } => {
+            ask(object, operation, links.add(bridge(link, *mac)).execute()).await
+        }
+        Change::CreatePair { link, peer } => {
+            ask(object, operation, links.add(pair(link, named(peer).link_group(GROUP).build())).execute())
+                .await
+        }
+        Change::Delete { link } => {
+            ask(object, operation, links.del_with_message(named(link).build()).execute()).await
+        }
+        Change::AddAddress { link, address } => {
+            add_address(kernel, link, index(kernel, change).await?, *address).await
+        }
+        Change::RemoveAddress { link, address } => {
+            remove_address(kernel, link, index(kernel, change).await?, *address).await
+        }
+        Change::Join { bridge, .. } => {
+            let Some(bridge) = kernel.link(bridge).await? else {
+                return Err(Error::kernel(object, operation, &io::Error::from_raw_os_error(libc::ENODEV)));
+            };
+            let message = named(object).controller(bridge.header.index).build();
+            ask(object, operation, links.change(message).execute()).await
+        }
+        Change::Mark { .. }
+        | Change::SetMac { .. }
+        | Change::SetMtu { .. }
+        | Change::Leave { .. }
+        | Change::Set { .. } => ask(object, operation, links.change(property(change)).execute()).await,
+    }
+}
+
+/// The message that changes one property of a link, which it names.
+fn property(change: &Change) -> LinkMessage {
+    let name = change.link();
+    match change {
+        Change::Mark { mark, .. } => named(name).alias(mark.to_string()).link_group(GROUP).build(),
+        Change::SetMac { to, .. } => named(name).address(to.octets().to_vec()).build(),
+        Change::SetMtu { to, .. } => named(name).mtu(*to).build(),
+        Change::Leave { .. } => named(name).nocontroller().build(),
+        Change::Set { flag, on, .. } => turn(name, *flag, *on),
+        Change::CreateBridge { .. }
+        | Change::CreatePair { .. }
+        | Change::Delete { .. }
+        | Change::Join { .. }
+        | Change::AddAddress { .. }
+        | Change::RemoveAddress { .. } => named(name).build(),
+    }
+}
+
+/// The message that turns one switch of a link.
+fn turn(name: &str, flag: Flag, on: bool) -> LinkMessage {
+    let bridge = || LinkMessageBuilder::<LinkBridge>::new(name);
+    let port =
+        || LinkMessageBuilder::<LinkBridgePort>::default().name(name).set_port_kind(InfoPortKind::Bridge);
+    match flag {
+        Flag::SpanningTree if on => bridge().stp_state(BridgeStpState::KernelStp).build(),
+        Flag::SpanningTree => bridge().stp_state(BridgeStpState::Disabled).build(),
+        Flag::MulticastSnooping => bridge().mcast_snooping(on).build(),
+        Flag::AddressGeneration => named(name).append_extra_attribute(address_generation(on)).build(),
+        Flag::Deaf => {
+            let filter = devconf(RP_FILTER, u32::from(on));
+            named(name).arp(!on).append_extra_attribute(filter).build()
+        }
+        Flag::Isolated => port().isolated(on).build(),
+        Flag::Hairpin => port().hairpin(on).build(),
+        Flag::Up if on => named(name).up().build(),
+        Flag::Up => named(name).down().build(),
+        Flag::Offloads | Flag::RouterAdvertisements => named(name).build(), // by ioctl and by file: see `apply`
+    }
+}
+
+/// A message about the link of that name.
+pub(super) fn named(name: &str) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_name(name)
+}
+
+/// A bridge, down. No MTU in it: one that is given at birth does not count as given, and would follow the ports.
+fn bridge(name: &str, mac: MacAddr) -> LinkMessage {
+    LinkMessageBuilder::<LinkBridge>::new(name)
+        .link_group(GROUP)
+        .address(mac.octets().to_vec())
+        .stp_state(BridgeStpState::Disabled)
+        .mcast_snooping(false)
+        .build()
+}
+
+/// A pair, down; the second end as described.
+pub(super) fn pair(name: &str, peer: LinkMessage) -> LinkMessage {
+    LinkMessageBuilder::<LinkVeth>::new_with_info_kind(netlink_packet_route::link::InfoKind::Veth)
+        .name(name)
+        .link_group(GROUP)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build()
+}
+
+/// The attribute that has the kernel give a link IPv6 addresses, or not.
+pub(super) fn address_generation(on: bool) -> LinkAttribute {
+    let mode = if on { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])])
+}
+
+/// The attribute that sets one of a link's IPv4 settings, which needs no file and no `setns`.
+pub(super) fn devconf(setting: u16, value: u32) -> LinkAttribute {
+    let mut nest = 8u16.to_ne_bytes().to_vec();
+    nest.extend(setting.to_ne_bytes());
+    nest.extend(value.to_ne_bytes());
+    let conf = AfSpecInet::Other(DefaultNla::new(INET_CONF | NLA_F_NESTED, nest));
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![conf])])
+}
+
+/// Adds an address with our mark; one that stands without it gets it.
+pub(super) async fn add_address(
+    kernel: &Kernel,
+    link: &str,
+    index: u32,
+    address: IpNet,
+) -> Result<(), Error> {
+    let mut request = kernel.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+    let attributes = &mut request.message_mut().attributes;
+    attributes.push(AddressAttribute::Protocol(ADDRESS_MARK));
+    if address.addr().is_ipv6() {
+        // Our addresses are unique by construction; waiting for the kernel to ask around would only delay.
+        attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    ask(&format!("address {address} on {link}"), "add", request.execute()).await
+}
+
+/// Removes an address.
+pub(super) async fn remove_address(
+    kernel: &Kernel,
+    link: &str,
+    index: u32,
+    address: IpNet,
+) -> Result<(), Error> {
+    let message: AddressMessage = match address.addr() {
+        IpAddr::V4(v4) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(v4, address.prefix_len()).build()
+        }
+        IpAddr::V6(v6) => {
+            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(v6, address.prefix_len()).build()
+        }
+    };
+    let request = kernel.handle.address().del(message).execute();
+    ask(&format!("address {address} on {link}"), "remove", request).await
+}
+
+async fn index(kernel: &Kernel, change: &Change) -> Result<u32, Error> {
+    let gone =
+        || Error::kernel(change.link(), change.operation(), &io::Error::from_raw_os_error(libc::ENODEV));
+    kernel.link(change.link()).await?.map(|link| link.header.index).ok_or_else(gone)
+}
+
+/// Whether the host believes router advertisements that come in by this link: only a file says so.
+fn believe(link: &str, on: bool) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"), if on { "1" } else { "0" })
+}
