@@ -1,0 +1,418 @@
+//! The control machine: who is there, who owns what, which carrier, which container.
+//!
+//! One per router. `Node` owns the mesh, the allocator, the overlay and the journal of attachments, feeds
+//! them what the shell hears, and drains them in one stack frame: what the mesh delivers goes to the
+//! allocator or the overlay, what those want goes back to the mesh, to the data half or out to the shell.
+//! No machine calls another; everything that crosses passes through here.
+//!
+//! ```text
+//!            ┌───────────────────────────── Node ─────────────────────────────┐
+//!  TCP  ───► │ Mesh ──told──► Overlay ──commands──────────────────────────────┼──► data half
+//!            │  ▲ └──delivered──► Allocator ──persist, publish──► Durability ─┼──► disk, replies
+//!  calls ──► │  └───────────────────┘        Attachments ──jobs──► Durability ┼──► kernel
+//!            └────────────────────────────────────────────────────────────────┘
+//! ```
+
+mod attach;
+pub mod attachments;
+mod calls;
+mod counters;
+mod doctor;
+mod durability;
+mod output;
+mod state;
+mod status;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use weft_api::{ApiError, Response};
+use weft_fastpath::BridgeName;
+use weft_gossip::{
+    ChannelName, ConnectionId, DeliverKind, Input, Mesh, MeshConfig, PeerName, PeerView, Seed,
+};
+
+pub use output::{CallId, Inspection, KernelJob, KernelReport, Output};
+pub use state::State;
+
+use crate::dataplane::{Command, Counters, Event};
+use crate::ipam::{self, Allocator, AllocatorConfig};
+use crate::overlay::{self, Overlay, Told};
+use attach::Attaching;
+use attachments::{Attachments, Exposure};
+use durability::Durability;
+
+/// What the control half must know at start.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// The mesh's own configuration.
+    pub mesh: MeshConfig,
+    /// The allocator's own configuration; `None` with `--range none`.
+    pub ipam: Option<AllocatorConfig>,
+    /// The overlay's own configuration.
+    pub overlay: overlay::Config,
+    /// What the kernel must look like, apart from the attachments.
+    pub kernel: KernelConfig,
+    /// The version that `status` reports.
+    pub version: String,
+    /// The seed of every random choice the allocator makes.
+    pub seed: u64,
+    /// The seed of every random choice the mesh makes, ephemeral keys among them.
+    pub mesh_seed: Seed,
+}
+
+/// The parts of the kernel's desired state that do not change while the router runs.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// The bridge's name.
+    pub bridge: BridgeName,
+    /// The MTU of containers, bridge and sleeve port, bytes.
+    pub mtu: u32,
+    /// Whether sleeve's capture takes frames with unfinished checksums and super-frames.
+    pub offloads: bool,
+    /// Whether there is a sleeve port at all.
+    pub sleeve: bool,
+}
+
+/// Why an allocator request was made, so that its reply finds its way.
+#[derive(Debug)]
+enum Purpose {
+    /// A call that only wants the allocator's answer.
+    Call(CallId, calls::Wanted),
+    /// The next address of an attachment being made.
+    Attach(CallId),
+    /// The host's own address.
+    Expose(CallId, Option<ipnet::Ipv4Net>),
+    /// Bookkeeping nobody waits for.
+    Quiet,
+}
+
+/// What waits until the state it depends on is on disk.
+#[derive(Debug)]
+enum Held {
+    Reply(CallId, Result<Response, ApiError>),
+    Kernel(KernelJob),
+    Leave(CallId),
+    Publish { delta: Option<Vec<u8>>, state: Vec<u8> },
+    Unicast { to: PeerName, bytes: Vec<u8> },
+}
+
+/// The control machine.
+pub struct Node {
+    config: Settings,
+    mesh: Mesh,
+    ipam: Option<Allocator>,
+    overlay: Overlay,
+    attachments: Attachments,
+    exposed: Option<Exposure>,
+    targets: Targets,
+    durability: Durability<Held>,
+    requests: BTreeMap<ipam::RequestId, Purpose>,
+    next_request: u64,
+    attaching: BTreeMap<CallId, Attaching>,
+    /// Calls that wait for the data half's counters.
+    counting: Vec<(CallId, status::Counting)>,
+    counters: Counters,
+    undecodable: u64,
+    /// Whether the bridge stands, or why not; `None` before the first convergence.
+    bridge: Option<Result<(), String>>,
+    table_stale: bool,
+    outputs: VecDeque<Output>,
+}
+
+/// What stays of the configuration once the parts have taken theirs.
+#[derive(Debug)]
+struct Settings {
+    kernel: KernelConfig,
+    version: String,
+    me: PeerName,
+    nickname: String,
+    site: String,
+    incarnation: u64,
+    encrypted: bool,
+    channel: ChannelName,
+}
+
+/// The durable part of dialling.
+#[derive(Debug)]
+struct Targets {
+    launched_with: Vec<String>,
+}
+
+impl Node {
+    /// Makes the control half from its configuration and what the last run left.
+    #[must_use]
+    pub fn new(config: NodeConfig, state: State, now: Instant) -> Self {
+        let me = config.mesh.identity.name();
+        let nickname = config.mesh.nickname.clone();
+        let incarnation = config.mesh.incarnation.0;
+        let ipam = config.ipam.map(|settings| {
+            Allocator::new(settings, me, nickname.clone(), incarnation, state.ipam, config.seed, now)
+        });
+        if let Some(reason) = ipam.as_ref().and_then(|ipam| ipam.status().discarded) {
+            tracing::warn!(reason, "the addresses of the last run are not used");
+        }
+        let settings = Settings {
+            kernel: config.kernel,
+            version: config.version,
+            me,
+            nickname,
+            site: config.mesh.site.clone(),
+            incarnation,
+            encrypted: config.overlay.encrypted,
+            channel: ChannelName::new("ipam"),
+        };
+        let mut node = Self {
+            mesh: Mesh::new(config.mesh, config.mesh_seed, now),
+            config: settings,
+            ipam,
+            overlay: Overlay::new(config.overlay),
+            attachments: Attachments::new(state.attachments),
+            exposed: state.exposed,
+            targets: Targets { launched_with: state.launched_with },
+            durability: Durability::default(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            attaching: BTreeMap::new(),
+            counting: Vec::new(),
+            counters: Counters::default(),
+            undecodable: 0,
+            bridge: None,
+            table_stale: true,
+            outputs: VecDeque::new(),
+        };
+        node.durability.change();
+        node.local_macs();
+        node.settle(now);
+        node
+    }
+
+    /// A TCP connection was accepted; `None` when it must be closed at once.
+    pub fn accept(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<ConnectionId> {
+        let connection = self.mesh.accept(remote, local, now);
+        self.settle(now);
+        connection
+    }
+
+    /// Something happened on a connection.
+    pub fn handle_transport(&mut self, input: Input, now: Instant) {
+        self.mesh.handle_input(input, now);
+        self.settle(now);
+    }
+
+    /// The data half reports.
+    pub fn handle_data(&mut self, event: Event, now: Instant) {
+        self.overlay.handle_data(&event);
+        if let Event::Counters(counters) = event {
+            self.counters = *counters;
+            self.counted(now);
+        }
+        self.settle(now);
+    }
+
+    /// The kernel did, or failed to do, what was asked.
+    pub fn handle_kernel(&mut self, report: KernelReport, now: Instant) {
+        match report {
+            KernelReport::Converged(result) => self.bridge = Some(result),
+            KernelReport::Attached(call, result) => self.attached(call, result, now),
+        }
+        self.settle(now);
+    }
+
+    /// The state was written, or could not be.
+    pub fn handle_persisted(&mut self, result: Result<(), String>, now: Instant) {
+        match result {
+            Ok(()) => {
+                for held in self.durability.written() {
+                    self.release(held, now);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the state cannot be written; nothing is promised until it can");
+                let waits =
+                    |held: &Held| matches!(held, Held::Reply(..) | Held::Kernel(KernelJob::Attach(..)));
+                for held in self.durability.failed(now, waits) {
+                    self.refuse_undurable(held, &error, now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A deadline has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.mesh.handle_timeout(now);
+        if let Some(ipam) = &mut self.ipam {
+            ipam.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    /// When the node wants to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let ipam = self.ipam.as_ref().and_then(Allocator::poll_timeout);
+        [self.mesh.poll_timeout(), ipam, self.durability.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Drains what the node wants done, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The state to write when [`Output::Persist`] asks for it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State {
+            incarnation: self.config.incarnation,
+            launched_with: self.targets.launched_with.clone(),
+            targets: self.mesh.targets().iter().map(ToString::to_string).collect(),
+            ipam: self.ipam.as_ref().map(Allocator::snapshot),
+            attachments: self.attachments.iter().cloned().collect(),
+            exposed: self.exposed.clone(),
+        }
+    }
+
+    /// Says goodbye before a restart; the data path and all state stay as they are.
+    pub fn farewell(&mut self, goodbye: overlay::Goodbye, now: Instant) {
+        self.overlay.farewell(goodbye);
+        self.settle(now);
+    }
+
+    /// Drains the parts into each other until all are quiet.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(output) = self.mesh.poll_output() {
+                self.take_from_mesh(output, now);
+            } else if let Some(output) = self.overlay.poll_output() {
+                self.take_from_overlay(output, now);
+            } else if let Some(output) = self.ipam.as_mut().and_then(Allocator::poll_output) {
+                self.take_from_ipam(output, now);
+            } else {
+                break;
+            }
+        }
+        if std::mem::take(&mut self.table_stale) {
+            let table = self.table();
+            self.outputs.push_back(Output::Data(Command::Table(std::sync::Arc::new(table))));
+        }
+        if self.durability.poll_write(now) {
+            self.outputs.push_back(Output::Persist);
+        }
+    }
+
+    fn take_from_mesh(&mut self, output: weft_gossip::Output, now: Instant) {
+        use weft_gossip::Output as Mesh;
+        match output {
+            Mesh::Dial { .. } | Mesh::Send { .. } | Mesh::Close { .. } => {
+                self.outputs.push_back(Output::Transport(output));
+            }
+            Mesh::Established { peer, nickname, remote, session, .. } => {
+                tracing::info!(%peer, nickname, %remote, "session established");
+                self.overlay.handle_established(peer, nickname, remote, session);
+            }
+            Mesh::Lost { peer, reason } => {
+                tracing::info!(%peer, reason, "session lost");
+                self.overlay.handle_lost(peer);
+            }
+            Mesh::Told { peer, bytes } => match Told::decode(&bytes) {
+                Ok(told) => self.overlay.handle_told(peer, told),
+                Err(error) => {
+                    self.undecodable += 1;
+                    tracing::debug!(%peer, %error, "message from a neighbour not understood");
+                }
+            },
+            Mesh::Deliver { channel, source, kind, bytes } => {
+                if let Some(ipam) = self.ipam.as_mut().filter(|_| channel == self.config.channel) {
+                    match kind {
+                        DeliverKind::Delta | DeliverKind::State => ipam.handle_gossip(source, &bytes, now),
+                        DeliverKind::Unicast => ipam.handle_unicast(source, &bytes, now),
+                    }
+                }
+            }
+            Mesh::Routes(_) => self.table_stale = true,
+            Mesh::Refused { remote, reason } => tracing::warn!(%remote, reason, "connection refused"),
+            Mesh::PeersChanged => self.peers_changed(now),
+        }
+    }
+
+    fn take_from_overlay(&mut self, output: overlay::Output, now: Instant) {
+        match output {
+            overlay::Output::Tell(peer, told) => self.mesh.tell(peer, told.encode(), now),
+            overlay::Output::Data(command) => self.outputs.push_back(Output::Data(command)),
+            overlay::Output::Verify(peer) => self.mesh.verify(peer, now),
+            overlay::Output::Changed => self.table_stale = true,
+            overlay::Output::Left(peer) => self.removed(peer, now),
+        }
+    }
+
+    fn take_from_ipam(&mut self, output: ipam::Output, now: Instant) {
+        match output {
+            ipam::Output::Persist => self.durability.change(),
+            ipam::Output::Reply { request, result } => self.answered(request, result, now),
+            ipam::Output::Publish { delta, state } => self.hold(Held::Publish { delta, state }, now),
+            ipam::Output::Unicast { to, bytes } => self.hold(Held::Unicast { to, bytes }, now),
+            ipam::Output::Conflict { id, address, owner } => self.conflict(&id, address, owner, now),
+            ipam::Output::SplitChanged => {
+                let barred = self.ipam.as_ref().map_or_else(BTreeSet::new, Allocator::split_peers);
+                self.overlay.bar(barred);
+                self.table_stale = true;
+            }
+            ipam::Output::StateChanged => {}
+            ipam::Output::Removed { peer } => self.removed(peer, now),
+        }
+    }
+
+    /// Passes what depends on the state through the gate.
+    fn hold(&mut self, held: Held, now: Instant) {
+        if let Some(held) = self.durability.pass(held) {
+            self.release(held, now);
+        }
+    }
+
+    fn release(&mut self, held: Held, now: Instant) {
+        match held {
+            Held::Reply(call, result) => self.outputs.push_back(Output::Reply(call, result)),
+            Held::Kernel(job) => self.outputs.push_back(Output::Kernel(job)),
+            Held::Leave(call) => self.outputs.push_back(Output::Leave(call)),
+            Held::Publish { delta, state } => {
+                self.mesh.publish(self.config.channel, delta, state, now);
+            }
+            Held::Unicast { to, bytes } => self.mesh.unicast(self.config.channel, to, bytes, now),
+        }
+    }
+
+    /// Tells the allocator who is there, whenever that changes.
+    fn peers_changed(&mut self, now: Instant) {
+        // The mesh raises it when somebody remembers a higher one: after lost state, or a removal.
+        let incarnation = self.mesh.incarnation().0;
+        if incarnation != self.config.incarnation {
+            self.config.incarnation = incarnation;
+            self.durability.change();
+        }
+        let knowledge = |peer: PeerView| {
+            let incarnation = peer.incarnation.0;
+            let known =
+                ipam::PeerKnowledge { nickname: peer.nickname, reachable: peer.reachable, incarnation };
+            (peer.name, known)
+        };
+        let peers = self.mesh.peers().map(knowledge).collect();
+        if let Some(ipam) = &mut self.ipam {
+            ipam.handle_peers(peers, now);
+        }
+    }
+
+    /// A peer is gone for good: nothing of it is kept.
+    fn removed(&mut self, peer: PeerName, now: Instant) {
+        tracing::info!(%peer, "peer removed");
+        self.mesh.remove(peer, now);
+        self.outputs.push_back(Output::Data(Command::Forget { peer }));
+    }
+}

@@ -1,0 +1,352 @@
+//! One container link from the call to the wired interface, and back.
+//!
+//! ```text
+//!  attach call ──► addresses, one request after the other ──► journal: Begun ──► kernel job
+//!       ▲                     │ refused                                            │
+//!       └── error ◄───────────┴── given back ◄────────── journal: removed ◄── failed
+//!                                      reply ◄────────── journal: Wired   ◄── done
+//! ```
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net};
+use weft_api::{ApiError, Response};
+use weft_fastpath::{
+    ContainerLink, ContainerPort, DefaultRoute, Desired, MacAddr, PortId, Sleeve, StandingLink,
+};
+use weft_gossip::PeerName;
+
+use super::attachments::{Attachment, Exposure, LinkKey, Stage};
+use super::calls::done;
+use super::{CallId, Held, KernelJob, Node, Purpose};
+use crate::ipam;
+
+/// The id under which the host's own address is allocated; no client id can begin with a slash.
+pub(super) const EXPOSE_ID: &str = "/expose";
+
+/// An attach call under way.
+#[derive(Debug)]
+pub(super) struct Attaching {
+    key: LinkKey,
+    netns: String,
+    default_route: bool,
+    /// Addresses still to claim; empty from the start when one is to be allocated.
+    wanted: VecDeque<Ipv4Net>,
+    /// Addresses that are ours already.
+    got: Vec<Ipv4Net>,
+    deadline: Instant,
+}
+
+/// What an attach call asks for, checked.
+#[derive(Debug)]
+pub(super) struct AttachOrder {
+    pub(super) key: LinkKey,
+    pub(super) netns: String,
+    pub(super) default_route: bool,
+    pub(super) addresses: Vec<Ipv4Net>,
+    pub(super) timeout: Duration,
+}
+
+impl Node {
+    /// Begins an attachment, or wires an existing one again.
+    pub(super) fn attach(&mut self, call: CallId, order: AttachOrder, now: Instant) {
+        if self.attaching.values().any(|other| other.key == order.key) {
+            let text = format!("{} is being attached by another call", order.key.id);
+            return self.reply(call, Err(ApiError::not_now(text)), now);
+        }
+        if let Some(known) = self.attachments.get(&order.key) {
+            let same = order.addresses.is_empty() || order.addresses == known.addresses;
+            if !same {
+                let has = words(&known.addresses);
+                let text = format!("{} is attached with {has} already: detach it first", order.key.id);
+                return self.reply(call, Err(ApiError::failed(text)), now);
+            }
+            let attaching = Attaching {
+                key: order.key,
+                netns: order.netns,
+                default_route: order.default_route,
+                wanted: VecDeque::new(),
+                got: known.addresses.clone(),
+                deadline: now + order.timeout,
+            };
+            self.attaching.insert(call, attaching);
+            return self.wire(call, now);
+        }
+        if order.addresses.is_empty() && self.ipam.is_none() {
+            let text = "no address to give: allocation is off (--range none); name one with --address";
+            return self.reply(call, Err(ApiError::failed(text)), now);
+        }
+        let attaching = Attaching {
+            key: order.key,
+            netns: order.netns,
+            default_route: order.default_route,
+            wanted: order.addresses.into(),
+            got: Vec::new(),
+            deadline: now + order.timeout,
+        };
+        self.attaching.insert(call, attaching);
+        self.next_address(call, now);
+    }
+
+    /// Asks for the next address of an attachment, or wires it when it has all.
+    fn next_address(&mut self, call: CallId, now: Instant) {
+        let Some(attaching) = self.attaching.get_mut(&call) else { return };
+        let (id, deadline) = (attaching.key.allocation_id(), attaching.deadline);
+        if self.ipam.is_none() {
+            attaching.got.extend(attaching.wanted.drain(..));
+            return self.wire(call, now);
+        }
+        let command = match attaching.wanted.front() {
+            Some(net) => ipam::Command::Claim { id, address: net.addr() },
+            None if attaching.got.is_empty() => ipam::Command::Allocate { id, within: None },
+            None => return self.wire(call, now),
+        };
+        self.request(Purpose::Attach(call), command, deadline, now);
+    }
+
+    /// The allocator gave, or refused, an address of an attachment.
+    pub(super) fn attach_address(
+        &mut self,
+        call: CallId,
+        result: Result<Vec<Ipv4Addr>, ApiError>,
+        now: Instant,
+    ) {
+        let range = self.range();
+        let Some(attaching) = self.attaching.get_mut(&call) else { return };
+        match result {
+            Ok(addresses) => {
+                let given = attaching.wanted.pop_front();
+                let length = range.map_or(32, |range| range.prefix_len());
+                for address in addresses {
+                    let net = given.filter(|net| net.addr() == address);
+                    let net = net.or_else(|| Ipv4Net::new(address, length).ok());
+                    attaching.got.extend(net.filter(|net| !attaching.got.contains(net)));
+                }
+                self.next_address(call, now);
+            }
+            Err(error) => {
+                if let Some(attaching) = self.attaching.remove(&call) {
+                    self.give_back(&attaching.key.allocation_id(), &attaching.got, now);
+                }
+                self.reply(call, Err(error), now);
+            }
+        }
+    }
+
+    /// Journals the attachment and hands the wiring to the kernel.
+    fn wire(&mut self, call: CallId, now: Instant) {
+        let Some(attaching) = self.attaching.get(&call) else { return };
+        let Some(first) = attaching.got.first() else { return };
+        let mac = self
+            .attachments
+            .get(&attaching.key)
+            .map_or_else(|| MacAddr::from_ip(first.addr()), |known| known.mac);
+        let attachment = Attachment {
+            key: attaching.key.clone(),
+            netns: attaching.netns.clone(),
+            mac,
+            addresses: attaching.got.clone(),
+            default_route: attaching.default_route,
+            stage: self.attachments.get(&attaching.key).map_or(Stage::Begun, |known| known.stage),
+            conflicts: Vec::new(),
+        };
+        let link = self.container_link(&attachment);
+        self.attachments.insert(attachment);
+        self.durability.change();
+        self.local_macs();
+        self.hold(Held::Kernel(KernelJob::Attach(call, Box::new(link))), now);
+    }
+
+    /// The kernel has wired the link, or has undone what it began.
+    pub(super) fn attached(&mut self, call: CallId, result: Result<(), String>, now: Instant) {
+        let Some(attaching) = self.attaching.remove(&call) else { return };
+        match result {
+            Ok(()) => {
+                if let Some(attachment) = self.attachments.get_mut(&attaching.key) {
+                    attachment.stage = Stage::Wired;
+                }
+                self.durability.change();
+                self.converge(now);
+                let addresses = attaching.got.iter().map(ToString::to_string).collect();
+                self.reply(call, Ok(Response::Addresses(addresses)), now);
+            }
+            Err(error) => {
+                let wired = self.attachments.get(&attaching.key).is_some_and(|a| a.stage == Stage::Wired);
+                if !wired {
+                    self.drop_attachment(&attaching.key, now);
+                }
+                self.reply(call, Err(ApiError::failed(error)), now);
+            }
+        }
+    }
+
+    /// What depended on a state that could not be written is refused, and undone.
+    pub(super) fn refuse_undurable(&mut self, held: Held, error: &str, now: Instant) {
+        let refusal = ApiError::not_now(format!("the state cannot be written: {error}"));
+        match held {
+            Held::Reply(call, _) => self.outputs.push_back(super::Output::Reply(call, Err(refusal))),
+            Held::Kernel(KernelJob::Attach(call, _)) => {
+                if let Some(attaching) = self.attaching.remove(&call) {
+                    self.drop_attachment(&attaching.key, now);
+                }
+                self.outputs.push_back(super::Output::Reply(call, Err(refusal)));
+            }
+            Held::Kernel(_) | Held::Leave(_) | Held::Publish { .. } | Held::Unicast { .. } => {}
+        }
+    }
+
+    /// Undoes every link of an id; of a namespace that is gone only its name is known.
+    pub(super) fn detach(&mut self, call: CallId, id: Option<&str>, netns: &str, now: Instant) {
+        for key in self.attachments.of(id, netns) {
+            self.drop_attachment(&key, now);
+            self.hold(Held::Kernel(KernelJob::Detach(key)), now);
+        }
+        self.reply(call, Ok(done()), now);
+    }
+
+    /// Which of our links stand in the kernel now: an attachment whose namespace vanished is given up, and
+    /// one that was found half-done is undone.
+    pub fn handle_links(&mut self, standing: &[StandingLink], now: Instant) {
+        let stands =
+            |key: &LinkKey| standing.iter().any(|s| s.port.id == key.id && s.port.ifname == key.ifname);
+        let busy: Vec<LinkKey> = self.attaching.values().map(|attaching| attaching.key.clone()).collect();
+        let gone: Vec<LinkKey> = self
+            .attachments
+            .iter()
+            .filter(|a| !busy.contains(&a.key) && (a.stage == Stage::Begun || !stands(&a.key)))
+            .map(|a| a.key.clone())
+            .collect();
+        for key in gone {
+            tracing::info!(id = key.id, ifname = key.ifname, "container link is gone: addresses released");
+            self.drop_attachment(&key, now);
+            self.hold(Held::Kernel(KernelJob::Detach(key)), now);
+        }
+        self.settle(now);
+    }
+
+    /// An address that a container of ours uses belongs to another peer now: its port goes down.
+    pub(super) fn conflict(&mut self, id: &str, address: Ipv4Addr, owner: PeerName, now: Instant) {
+        tracing::warn!(id, %address, %owner, "address in use here belongs to another peer: port taken down");
+        for key in self.attachments.using(address) {
+            if let Some(attachment) = self.attachments.get_mut(&key)
+                && !attachment.conflicts.contains(&address)
+            {
+                attachment.conflicts.push(address);
+            }
+            self.durability.change();
+            self.hold(Held::Kernel(KernelJob::SetPort(key, false)), now);
+        }
+        self.local_macs();
+        self.converge(now);
+    }
+
+    fn drop_attachment(&mut self, key: &LinkKey, now: Instant) {
+        if let Some(attachment) = self.attachments.remove(key) {
+            self.durability.change();
+            self.give_back(&key.allocation_id(), &attachment.addresses, now);
+            self.local_macs();
+        }
+    }
+
+    fn give_back(&mut self, id: &str, addresses: &[Ipv4Net], now: Instant) {
+        for net in addresses {
+            let command = ipam::Command::Release { id: id.to_owned(), address: Some(net.addr()) };
+            self.request(Purpose::Quiet, command, now + Duration::from_secs(10), now);
+        }
+    }
+
+    /// The kernel's view of an attachment.
+    fn container_link(&self, attachment: &Attachment) -> ContainerLink {
+        let gateway = self.exposed.as_ref().and_then(|e| e.addresses.first()).map(|net| net.addr());
+        ContainerLink {
+            id: attachment.key.id.clone(),
+            ifname: attachment.key.ifname.clone(),
+            mac: attachment.mac,
+            addresses: attachment.addresses.iter().map(|net| IpNet::V4(*net)).collect(),
+            gateway: match (attachment.default_route, gateway) {
+                (false, _) => DefaultRoute::None,
+                (true, Some(gateway)) => DefaultRoute::Via(IpAddr::V4(gateway)),
+                (true, None) => DefaultRoute::OnLink,
+            },
+            mtu: self.config.kernel.mtu,
+        }
+    }
+
+    /// Gives the host itself an address on the bridge.
+    pub(super) fn expose(&mut self, call: CallId, cidr: Option<Ipv4Net>, timeout: Duration, now: Instant) {
+        let has = self.exposed.as_ref().filter(|e| cidr.is_none_or(|net| e.addresses.contains(&net)));
+        if let Some(exposed) = has {
+            let addresses = exposed.addresses.iter().map(ToString::to_string).collect();
+            return self.reply(call, Ok(Response::Addresses(addresses)), now);
+        }
+        let id = EXPOSE_ID.to_owned();
+        let command = match (cidr, &self.ipam) {
+            (Some(net), Some(_)) => ipam::Command::Claim { id, address: net.addr() },
+            (None, Some(_)) => ipam::Command::Allocate { id, within: None },
+            (Some(net), None) => return self.exposed_as(call, net, now),
+            (None, None) => {
+                let text = "no address to give: allocation is off (--range none); name one";
+                return self.reply(call, Err(ApiError::failed(text)), now);
+            }
+        };
+        self.request(Purpose::Expose(call, cidr), command, now + timeout, now);
+    }
+
+    /// The host's address is ours: journal it, converge, reply.
+    pub(super) fn exposed_as(&mut self, call: CallId, net: Ipv4Net, now: Instant) {
+        let exposure = self.exposed.get_or_insert_with(Exposure::default);
+        if !exposure.addresses.contains(&net) {
+            exposure.addresses.push(net);
+        }
+        let addresses = exposure.addresses.iter().map(ToString::to_string).collect();
+        self.durability.change();
+        self.converge(now);
+        self.reply(call, Ok(Response::Addresses(addresses)), now);
+    }
+
+    /// Takes the host's addresses back.
+    pub(super) fn hide(&mut self, call: CallId, now: Instant) {
+        if let Some(exposed) = self.exposed.take() {
+            self.durability.change();
+            self.give_back(EXPOSE_ID, &exposed.addresses, now);
+            self.converge(now);
+        }
+        self.reply(call, Ok(done()), now);
+    }
+
+    /// Asks the shell to bring the kernel to what we want now.
+    pub(super) fn converge(&mut self, now: Instant) {
+        let desired = Box::new(self.desired());
+        self.hold(Held::Kernel(KernelJob::Converge(desired)), now);
+    }
+
+    /// What the kernel must look like, as far as the node knows.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        let kernel = &self.config.kernel;
+        let exposed = self.exposed.iter().flat_map(|e| &e.addresses);
+        // A link that is still being made is the attach job's; held here it would be reported as missing.
+        let wired = self.attachments.iter().filter(|a| a.stage == Stage::Wired);
+        Desired {
+            addresses: exposed.map(|net| IpNet::V4(*net)).collect(),
+            sleeve: kernel.sleeve.then_some(Sleeve { offloads: kernel.offloads }),
+            ports: wired.filter_map(|a| Some((port_id(&a.key)?, self.port(a)))).collect(),
+            ..Desired::new(kernel.bridge.clone(), self.bridge_mac(), kernel.mtu)
+        }
+    }
+
+    fn port(&self, attachment: &Attachment) -> ContainerPort {
+        ContainerPort { mtu: self.config.kernel.mtu, up: attachment.conflicts.is_empty() }
+    }
+}
+
+/// The kernel's name for an attachment; `None` for one the kernel cannot hold, which was never wired.
+fn port_id(key: &LinkKey) -> Option<PortId> {
+    PortId::new(&key.id, &key.ifname).ok()
+}
+
+fn words(addresses: &[Ipv4Net]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

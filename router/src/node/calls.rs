@@ -1,0 +1,367 @@
+//! Calls of the local API: each verb checked, carried out or refused with one clear line.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use weft_api::{ApiError, Request, Response};
+use weft_gossip::{PeerName, Target};
+
+use super::attach::AttachOrder;
+use super::attachments::LinkKey;
+use super::status::Counting;
+use super::{CallId, Held, Inspection, Node, Output, Purpose};
+use crate::ipam::{self, IpamError};
+use crate::overlay::Goodbye;
+
+/// How long a call waits for an address when it does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Milliseconds for what the allocator answers without waiting for anybody.
+const AT_ONCE: u64 = 10_000;
+
+/// How long leaving may wait for a peer that takes the addresses.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the allocator's answer to a call is worded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    /// Addresses with the length of the range.
+    Addresses,
+    /// The same, only what lies in this network, and at least one.
+    Within(Option<Ipv4Net>),
+    /// Nothing but that it is done.
+    Done,
+    /// A peer was removed.
+    Removal(PeerName),
+    /// Everything was handed over: the kernel objects and the state go next. By force also when nobody took it.
+    Leaving { force: bool },
+}
+
+impl Node {
+    /// Carries out one call; the reply comes as an output.
+    pub fn handle_call(&mut self, call: CallId, request: Request, now: Instant) {
+        self.carry_out(call, request, now);
+        self.settle(now);
+    }
+
+    /// A caller went away: nobody waits for what it asked for.
+    pub fn cancel(&mut self, call: CallId, now: Instant) {
+        let requests: Vec<_> = self
+            .requests
+            .iter()
+            .filter(
+                |(_, purpose)| matches!(purpose, Purpose::Call(c, _) | Purpose::Expose(c, _) if *c == call),
+            )
+            .map(|(request, _)| *request)
+            .collect();
+        for request in requests {
+            let cancel = ipam::Command::Cancel { request };
+            self.request(Purpose::Quiet, cancel, now, now);
+        }
+        self.settle(now);
+    }
+
+    fn carry_out(&mut self, call: CallId, request: Request, now: Instant) {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.status(now));
+                self.outputs.push_back(Output::Reply(call, Ok(Response::Status(status))));
+            }
+            Request::Report => self.count_first(call, Counting::Report),
+            Request::Metrics => self.count_first(call, Counting::Metrics),
+            Request::PeerAdd { peers, replace } => self.peer_add(call, &peers, replace, now),
+            Request::PeerForget { peers } => self.peer_forget(call, &peers, now),
+            Request::PeerRemove { name, force } => self.peer_remove(call, &name, force, now),
+            Request::Attach(attach) => self.attach_call(call, attach, now),
+            Request::Detach { id, netns, netns_inode } => {
+                let id = id.or_else(|| netns_inode.map(weft_api::attachment_id));
+                self.detach(call, id.as_deref(), &netns, now);
+            }
+            Request::Expose { cidr } => match optional(cidr.as_deref()) {
+                Ok(cidr) => self.expose(call, cidr, DEFAULT_TIMEOUT, now),
+                Err(error) => self.reply(call, Err(error), now),
+            },
+            Request::Hide => self.hide(call, now),
+            Request::IpamAllocate { id, cidr, timeout_ms } => {
+                let within = optional(cidr.as_deref()).map(|net| net.map(|net| net.trunc()));
+                let asked = within.map(|within| (ipam::Command::Allocate { id, within }, timeout_ms));
+                self.ipam_call(call, Wanted::Addresses, asked, now);
+            }
+            Request::IpamClaim { id, cidr, timeout_ms } => {
+                let asked =
+                    network(&cidr).map(|net| (ipam::Command::Claim { id, address: net.addr() }, timeout_ms));
+                self.ipam_call(call, Wanted::Addresses, asked, now);
+            }
+            Request::IpamRelease { id, cidr } => {
+                let address = optional(cidr.as_deref()).map(|net| net.map(|net| net.addr()));
+                let asked = address.map(|address| (ipam::Command::Release { id, address }, AT_ONCE));
+                self.ipam_call(call, Wanted::Done, asked, now);
+            }
+            Request::IpamLookup { id, cidr } => match optional(cidr.as_deref()) {
+                Ok(within) => {
+                    let asked = Ok((ipam::Command::Lookup { id }, AT_ONCE));
+                    self.ipam_call(call, Wanted::Within(within), asked, now);
+                }
+                Err(error) => self.reply(call, Err(error), now),
+            },
+            Request::Prime { timeout_ms } => {
+                self.ipam_call(call, Wanted::Done, Ok((ipam::Command::Prime, timeout_ms)), now);
+            }
+            Request::Doctor => {
+                let lines = self.doctor(now);
+                self.outputs.push_back(Output::Inspect(call, Inspection::Doctor(lines)));
+            }
+            Request::Plan => {
+                let desired = Box::new(self.desired());
+                self.outputs.push_back(Output::Inspect(call, Inspection::Plan(desired)));
+            }
+            Request::Reset { force } => self.reset(call, force, now),
+        }
+    }
+
+    /// Answers a call once everything it promises is on disk.
+    pub(super) fn reply(&mut self, call: CallId, result: Result<Response, ApiError>, now: Instant) {
+        self.hold(Held::Reply(call, result), now);
+    }
+
+    /// Hands a request to the allocator.
+    pub(super) fn request(
+        &mut self,
+        purpose: Purpose,
+        command: ipam::Command,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        let Some(ipam) = &mut self.ipam else { return };
+        let request = ipam::RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(request, purpose);
+        ipam.handle_command(request, command, deadline, now);
+    }
+
+    /// The allocator has answered a request.
+    pub(super) fn answered(
+        &mut self,
+        request: ipam::RequestId,
+        result: Result<ipam::Reply, IpamError>,
+        now: Instant,
+    ) {
+        let Some(purpose) = self.requests.remove(&request) else { return };
+        let result = result.map(addresses).map_err(|error| refusal(&error));
+        match purpose {
+            Purpose::Quiet => {}
+            Purpose::Attach(call) => self.attach_address(call, result, now),
+            Purpose::Expose(call, given) => match result {
+                Ok(addresses) => {
+                    let length = self.range().map_or(32, |range| range.prefix_len());
+                    let net = addresses.first().and_then(|address| Ipv4Net::new(*address, length).ok());
+                    match given.or(net) {
+                        Some(net) => self.exposed_as(call, net, now),
+                        None => self.reply(call, Err(ApiError::failed("no address was given")), now),
+                    }
+                }
+                Err(error) => self.reply(call, Err(error), now),
+            },
+            Purpose::Call(call, wanted) => self.answer_call(call, wanted, result, now),
+        }
+    }
+
+    fn answer_call(
+        &mut self,
+        call: CallId,
+        wanted: Wanted,
+        result: Result<Vec<Ipv4Addr>, ApiError>,
+        now: Instant,
+    ) {
+        let response = match (wanted, result) {
+            (Wanted::Leaving { force: true }, Err(error)) => {
+                tracing::warn!(error = error.message, "leaving although nobody takes the addresses");
+                return self.leave(call, now);
+            }
+            (_, Err(error)) => Err(error),
+            (Wanted::Addresses, Ok(addresses)) => Ok(Response::Addresses(self.with_length(&addresses))),
+            (Wanted::Within(within), Ok(mut addresses)) => {
+                addresses.retain(|address| within.is_none_or(|net| net.contains(address)));
+                if addresses.is_empty() {
+                    Err(ApiError::failed("no address is held under that id"))
+                } else {
+                    Ok(Response::Addresses(self.with_length(&addresses)))
+                }
+            }
+            (Wanted::Done, Ok(_)) => Ok(done()),
+            (Wanted::Removal(peer), Ok(_)) => {
+                self.removed(peer, now);
+                Ok(done())
+            }
+            (Wanted::Leaving { .. }, Ok(_)) => return self.leave(call, now),
+        };
+        self.reply(call, response, now);
+    }
+
+    fn peer_add(&mut self, call: CallId, peers: &[String], replace: bool, now: Instant) {
+        let targets: Result<Vec<Target>, ApiError> = peers.iter().map(|peer| self.target(peer)).collect();
+        let result = targets.map(|targets| {
+            if replace {
+                self.mesh.replace_targets(targets, now);
+            } else {
+                self.mesh.add_targets(targets, now);
+            }
+            self.durability.change();
+            done()
+        });
+        self.reply(call, result, now);
+    }
+
+    fn peer_forget(&mut self, call: CallId, peers: &[String], now: Instant) {
+        let targets: Result<Vec<Target>, ApiError> = peers.iter().map(|peer| self.target(peer)).collect();
+        let result = targets.and_then(|targets| {
+            let known = self.mesh.targets();
+            if let Some(unknown) = targets.iter().find(|target| !known.contains(target)) {
+                return Err(ApiError::failed(format!("{unknown} is not among the targets")));
+            }
+            self.mesh.forget_targets(targets, now);
+            self.durability.change();
+            Ok(done())
+        });
+        self.reply(call, result, now);
+    }
+
+    fn target(&self, text: &str) -> Result<Target, ApiError> {
+        text.parse().map_err(|error| ApiError::usage(format!("peer {text}: {error}")))
+    }
+
+    fn peer_remove(&mut self, call: CallId, name: &str, force: bool, now: Instant) {
+        let peer = match self.resolve(name) {
+            Ok(peer) => peer,
+            Err(error) => return self.reply(call, Err(error), now),
+        };
+        let reachable = self.mesh.peers().any(|view| view.name == peer && view.reachable);
+        if reachable && !force {
+            let text = format!("{name} is reachable: stop it first, or use --force");
+            return self.reply(call, Err(ApiError::failed(text)), now);
+        }
+        if self.ipam.is_none() {
+            self.removed(peer, now);
+            return self.reply(call, Ok(done()), now);
+        }
+        let command = ipam::Command::RemovePeer { peer, force };
+        let deadline = now + Duration::from_secs(10);
+        self.request(Purpose::Call(call, Wanted::Removal(peer)), command, deadline, now);
+    }
+
+    /// Finds a peer by name or nickname, among those known and those that own addresses.
+    fn resolve(&self, name: &str) -> Result<PeerName, ApiError> {
+        if name == self.config.nickname || name == self.config.me.to_string() {
+            let text = format!("{name} is this peer: to leave the cluster use `weft reset`");
+            return Err(ApiError::failed(text));
+        }
+        let named: Vec<PeerName> = self.mesh.peers().filter(|p| p.nickname == name).map(|p| p.name).collect();
+        match named.as_slice() {
+            [peer] => return Ok(*peer),
+            [] => {}
+            [_, _, ..] => {
+                let names = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return Err(ApiError::failed(format!(
+                    "several peers are called {name}: name one of {names}"
+                )));
+            }
+        }
+        let owners = self.ipam.iter().flat_map(|ipam| ipam.status().owners).map(|(peer, _)| peer);
+        let known = self.mesh.peers().map(|peer| peer.name).chain(owners);
+        let parsed = name.parse::<PeerName>().ok();
+        parsed
+            .filter(|wanted| known.into_iter().any(|peer| peer == *wanted))
+            .ok_or_else(|| ApiError::failed(format!("no peer is called {name}")))
+    }
+
+    fn attach_call(&mut self, call: CallId, attach: weft_api::Attach, now: Instant) {
+        let addresses: Result<Vec<Ipv4Net>, ApiError> = attach.addresses.iter().map(|a| network(a)).collect();
+        match addresses {
+            Ok(addresses) => {
+                let timeout = millis(attach.timeout_ms);
+                let (id, default_route) = (attach.id(), attach.default_route);
+                let key = LinkKey { id, ifname: attach.ifname };
+                let order = AttachOrder { key, netns: attach.netns, default_route, addresses, timeout };
+                self.attach(call, order, now);
+            }
+            Err(error) => self.reply(call, Err(error), now),
+        }
+    }
+
+    /// Checks one of the verbs about addresses and hands it to the allocator.
+    fn ipam_call(
+        &mut self,
+        call: CallId,
+        wanted: Wanted,
+        asked: Result<(ipam::Command, u64), ApiError>,
+        now: Instant,
+    ) {
+        let off = || ApiError::failed("address allocation is off (--range none)");
+        match asked.and_then(|asked| self.ipam.as_ref().map(|_| asked).ok_or_else(off)) {
+            Ok((command, timeout)) => {
+                self.request(Purpose::Call(call, wanted), command, now + millis(timeout), now);
+            }
+            Err(error) => self.reply(call, Err(error), now),
+        }
+    }
+
+    fn reset(&mut self, call: CallId, force: bool, now: Instant) {
+        if self.ipam.is_none() {
+            return self.leave(call, now);
+        }
+        let deadline = now + LEAVE_TIMEOUT;
+        self.request(Purpose::Call(call, Wanted::Leaving { force }), ipam::Command::Leave, deadline, now);
+    }
+
+    fn leave(&mut self, call: CallId, now: Instant) {
+        self.overlay.farewell(Goodbye::Leaving);
+        self.hold(Held::Leave(call), now);
+    }
+
+    /// The range addresses are given out from; `None` when allocation is off.
+    pub(super) fn range(&self) -> Option<Ipv4Net> {
+        self.ipam.as_ref().map(|ipam| ipam.status().range)
+    }
+
+    fn with_length(&self, addresses: &[Ipv4Addr]) -> Vec<String> {
+        let length = self.range().map_or(32, |range| range.prefix_len());
+        addresses.iter().map(|address| format!("{address}/{length}")).collect()
+    }
+}
+
+/// What the allocator's refusal means to a caller: "not now" is safe to try again.
+fn refusal(error: &IpamError) -> ApiError {
+    let text = error.to_string();
+    if error.is_transient() { ApiError::not_now(text) } else { ApiError::failed(text) }
+}
+
+/// The addresses in a reply, none where it is not about addresses.
+fn addresses(reply: ipam::Reply) -> Vec<Ipv4Addr> {
+    match reply {
+        ipam::Reply::Address(address) => vec![address],
+        ipam::Reply::Addresses(addresses) => addresses,
+        ipam::Reply::Removed(_) | ipam::Reply::Done => Vec::new(),
+    }
+}
+
+fn optional(text: Option<&str>) -> Result<Option<Ipv4Net>, ApiError> {
+    text.map(network).transpose()
+}
+
+fn network(text: &str) -> Result<Ipv4Net, ApiError> {
+    let parsed = text
+        .parse::<Ipv4Net>()
+        .or_else(|error| text.parse::<Ipv4Addr>().map(Ipv4Net::from).map_err(|_| error));
+    parsed
+        .map_err(|_| ApiError::usage(format!("{text} is not an IPv4 address with a length, as 10.32.0.5/12")))
+}
+
+/// Done, and nothing more to say.
+pub(super) fn done() -> Response {
+    Response::Done(Vec::new())
+}
+
+fn millis(timeout: u64) -> Duration {
+    Duration::from_millis(timeout.min(3_600_000))
+}

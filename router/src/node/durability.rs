@@ -1,0 +1,141 @@
+//! Durable before visible: what depends on a change waits until the change is on disk.
+//!
+//! A gate between the node and the world. `change` says that the state differs from the disk; whatever is
+//! passed through the gate afterwards is held until the shell reports the write. Replies, kernel jobs and
+//! address messages go through it; frames, heartbeats and topology do not, so a full disk stops
+//! promises and nothing else.
+//!
+//! ```text
+//!   Clean ──change──► Dirty ──poll──► Writing ──persisted──► Clean (held things go out, in order)
+//!                       ▲                │ └─change──► Writing, dirty again
+//!                       └──── failed ────┘   (retried after RETRY; replies become errors meanwhile)
+//! ```
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long after a failed write the next is tried.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The gate; `T` is what can be held.
+#[derive(Debug)]
+pub(super) struct Durability<T> {
+    dirty: bool,
+    writing: bool,
+    retry_at: Option<Instant>,
+    /// What waits for the write under way, then for the one after it.
+    held: VecDeque<T>,
+    later: VecDeque<T>,
+}
+
+impl<T> Default for Durability<T> {
+    fn default() -> Self {
+        Self { dirty: false, writing: false, retry_at: None, held: VecDeque::new(), later: VecDeque::new() }
+    }
+}
+
+impl<T> Durability<T> {
+    /// The state has changed and is not on disk yet.
+    pub(super) fn change(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Passes a thing through: at once when everything is on disk, else after the write it depends on.
+    pub(super) fn pass(&mut self, thing: T) -> Option<T> {
+        if self.dirty && self.writing {
+            self.later.push_back(thing);
+            None
+        } else if self.dirty || self.writing {
+            self.held.push_back(thing);
+            None
+        } else {
+            Some(thing)
+        }
+    }
+
+    /// Whether a write has to be started now; answers yes once per write.
+    pub(super) fn poll_write(&mut self, now: Instant) -> bool {
+        let due = self.dirty && !self.writing && self.retry_at.is_none_or(|at| at <= now);
+        if due {
+            (self.dirty, self.writing, self.retry_at) = (false, true, None);
+        }
+        due
+    }
+
+    /// When a failed write is tried again.
+    #[must_use]
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// The write succeeded: what waited for it goes out, in order.
+    pub(super) fn written(&mut self) -> VecDeque<T> {
+        self.writing = false;
+        std::mem::replace(&mut self.held, std::mem::take(&mut self.later))
+    }
+
+    /// The write failed: gives what `takes` matches to the caller (calls that must hear of it), keeps
+    /// the rest in order, and tries again later.
+    pub(super) fn failed(&mut self, now: Instant, takes: impl Fn(&T) -> bool) -> Vec<T> {
+        (self.dirty, self.writing, self.retry_at) = (true, false, Some(now + RETRY));
+        self.held.append(&mut self.later);
+        let (taken, kept): (Vec<T>, Vec<T>) = self.held.drain(..).partition(takes);
+        self.held = kept.into();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do, time is moved by hand")]
+        Instant::now()
+    }
+
+    #[test]
+    fn with_nothing_changed_things_pass_at_once() {
+        let mut gate = Durability::default();
+        assert_eq!(gate.pass(1), Some(1));
+    }
+
+    #[test]
+    fn what_follows_a_change_waits_for_the_write() {
+        let (mut gate, now) = (Durability::default(), now());
+        gate.change();
+        assert_eq!(gate.pass(1), None);
+        assert!(gate.poll_write(now));
+        assert!(!gate.poll_write(now), "one write at a time");
+        assert_eq!(gate.written(), [1]);
+        assert_eq!(gate.pass(2), Some(2));
+    }
+
+    #[test]
+    fn a_change_during_a_write_holds_only_what_came_after_it() {
+        let (mut gate, now) = (Durability::default(), now());
+        gate.change();
+        gate.pass(1);
+        assert!(gate.poll_write(now));
+        gate.pass(2);
+        gate.change();
+        gate.pass(3);
+        assert_eq!(gate.written(), [1, 2]);
+        assert!(gate.poll_write(now));
+        assert_eq!(gate.written(), [3]);
+    }
+
+    #[test]
+    fn a_failed_write_hands_back_the_replies_keeps_the_rest_and_is_tried_again() {
+        let (mut gate, now) = (Durability::default(), now());
+        gate.change();
+        gate.pass(1);
+        gate.pass(2);
+        assert!(gate.poll_write(now));
+        assert_eq!(gate.failed(now, |thing| *thing == 1), [1]);
+        assert!(!gate.poll_write(now));
+        assert_eq!(gate.poll_timeout(), Some(now + RETRY));
+        assert!(gate.poll_write(now + RETRY));
+        assert_eq!(gate.written(), [2]);
+    }
+}

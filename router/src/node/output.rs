@@ -1,0 +1,63 @@
+//! Every effect the control half can ask for.
+
+use weft_api::{ApiError, DoctorLine, Report, Response};
+use weft_fastpath::{ContainerLink, Desired};
+
+use super::attachments::LinkKey;
+use crate::dataplane::Command;
+
+/// A call of the local API that waits for its reply; given out by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// What the control half wants done; the shell executes outputs in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Dial, send or close: what the mesh wants of its connections.
+    Transport(weft_gossip::Output),
+    /// Command the data half.
+    Data(Command),
+    /// Write the state to disk and report with [`super::Node::handle_persisted`].
+    Persist,
+    /// Change the kernel and report with [`super::Node::handle_kernel`].
+    Kernel(KernelJob),
+    /// Look at the host for a call and answer it.
+    Inspect(CallId, Inspection),
+    /// Answer a call.
+    Reply(CallId, Result<Response, ApiError>),
+    /// Everything of ours is handed over: tear the kernel objects down, remove the state and end.
+    Leave(CallId),
+}
+
+/// What a call wants to know that only the host can tell; the node has filled in its own part.
+#[derive(Clone, Debug)]
+pub enum Inspection {
+    /// Add the host's lines to these.
+    Doctor(Vec<DoctorLine>),
+    /// Say what would be changed to reach this.
+    Plan(Box<Desired>),
+    /// Add the host's lines and the plan to this.
+    Report(Box<Report>, Box<Desired>),
+}
+
+/// One job for the kernel, executed in order.
+#[derive(Clone, Debug)]
+pub enum KernelJob {
+    /// Bring the bridge and its ports to this state.
+    Converge(Box<Desired>),
+    /// Make a container link, with the descriptors that came with the call.
+    Attach(CallId, Box<ContainerLink>),
+    /// Remove a container link.
+    Detach(LinkKey),
+    /// Take the port of an attachment in conflict down, or up again.
+    SetPort(LinkKey, bool),
+}
+
+/// What came of a [`KernelJob`].
+#[derive(Clone, Debug)]
+pub enum KernelReport {
+    /// The kernel is as desired, or why not.
+    Converged(Result<(), String>),
+    /// The container link stands, or why not; nothing of it is left in that case.
+    Attached(CallId, Result<(), String>),
+}

@@ -1,0 +1,121 @@
+//! What must survive the process: one document, written whole before anything it holds is made visible.
+//!
+//! Ring, allocations, attachments and targets are small (a thousand attachments are about 100 kB) and are
+//! read only at start, so one atomically replaced, checksummed file is enough and easier to inspect than a
+//! database. `io/store.rs` writes the bytes; this file says what they are.
+
+use serde::{Deserialize, Serialize};
+use weft_gossip::codec::{self, DecodeError};
+
+use super::attachments::{Attachment, Exposure};
+use crate::ipam;
+
+/// The largest state accepted, bytes of decoded size.
+const LIMIT: usize = 64 << 20;
+
+/// The durable state of one router.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// How often this router has been started; raised and written before anything is said to anyone.
+    pub incarnation: u64,
+    /// The peers that the last launch was given: the same again is a restart and keeps `targets`.
+    pub launched_with: Vec<String>,
+    /// The targets to dial, as typed.
+    pub targets: Vec<String>,
+    /// Ring, allocations and votes.
+    pub ipam: Option<ipam::Snapshot>,
+    /// The journal of attachments.
+    pub attachments: Vec<Attachment>,
+    /// The host's own addresses on the bridge.
+    pub exposed: Option<Exposure>,
+}
+
+impl State {
+    /// Encodes the state.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Decodes what [`State::encode`] made.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one state; the caller decides what to start from.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode::<Self, LIMIT>(bytes)
+    }
+
+    /// Merges what the command line gives with what was kept, and says what to dial.
+    ///
+    /// The same peers again are a restart: what `peer add` and `peer forget` changed since stays. Other
+    /// peers make a new list, as a user who types them expects. `resume` always takes the kept list.
+    pub fn adopt_targets(&mut self, given: &[String], resume: bool) {
+        let restart = given.is_empty() || given == self.launched_with.as_slice();
+        if resume || (restart && !(self.targets.is_empty() && self.launched_with.is_empty())) {
+            if !given.is_empty() {
+                self.launched_with = given.to_vec();
+            }
+            return;
+        }
+        self.launched_with = given.to_vec();
+        self.targets = given.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(list: &[&str]) -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_first_launch_takes_the_peers_it_is_given() {
+        let mut state = State::default();
+        state.adopt_targets(&words(&["b", "c"]), false);
+        assert_eq!(state.targets, words(&["b", "c"]));
+    }
+
+    #[test]
+    fn the_same_launch_again_keeps_what_was_added_and_forgotten() {
+        let mut state = State::default();
+        state.adopt_targets(&words(&["b", "c"]), false);
+        state.targets = words(&["c", "d"]);
+        state.adopt_targets(&words(&["b", "c"]), false);
+        assert_eq!(state.targets, words(&["c", "d"]));
+        state.adopt_targets(&[], false);
+        assert_eq!(state.targets, words(&["c", "d"]));
+    }
+
+    #[test]
+    fn targets_added_to_a_launch_without_peers_survive_a_restart() {
+        let mut state = State::default();
+        state.adopt_targets(&[], false);
+        state.targets = words(&["b"]);
+        state.adopt_targets(&[], false);
+        assert_eq!(state.targets, words(&["b"]));
+    }
+
+    #[test]
+    fn other_peers_on_the_command_line_make_a_new_list_unless_resumed() {
+        let mut state = State::default();
+        state.adopt_targets(&words(&["b"]), false);
+        state.targets = words(&["b", "d"]);
+        let mut resumed = state.clone();
+        resumed.adopt_targets(&words(&["x"]), true);
+        assert_eq!(resumed.targets, words(&["b", "d"]));
+        state.adopt_targets(&words(&["x"]), false);
+        assert_eq!(state.targets, words(&["x"]));
+    }
+
+    #[test]
+    fn a_state_survives_its_encoding_and_a_cut_one_is_an_error() {
+        let state = State { incarnation: 3, targets: words(&["b"]), ..State::default() };
+        let bytes = state.encode();
+        assert_eq!(State::decode(&bytes).unwrap().targets, state.targets);
+        for end in 0..bytes.len() {
+            assert!(State::decode(&bytes[..end]).is_err());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What the control half knows, pressed into the one table the data half looks things up in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weft_fastpath::MacAddr;
+use weft_gossip::Routes;
+
+use super::{Node, Output};
+use crate::dataplane::{Command, ForwardingTable};
+
+impl Node {
+    /// Makes the forwarding table: next hops and flood trees over the peers that may get our frames.
+    pub(super) fn table(&self) -> ForwardingTable {
+        let barred = self.overlay.barred().clone();
+        let routes = if barred.is_empty() {
+            self.mesh.routes()
+        } else {
+            Arc::new(Routes::compute(&self.mesh.graph(), self.config.me, |peer| !barred.contains(&peer)))
+        };
+        let next_hop = routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
+        let carriers: BTreeMap<_, _> =
+            self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.carrier()?))).collect();
+        ForwardingTable { me: self.config.me, next_hop, flood: routes.broadcast().clone(), carriers, barred }
+    }
+
+    /// Tells the data half which MAC addresses are behind our own bridge.
+    pub(super) fn local_macs(&mut self) {
+        // A port in conflict is down: the address, and so the MAC made from it, is another peer's container.
+        let up = self.attachments.iter().filter(|attachment| attachment.conflicts.is_empty());
+        let mut macs: BTreeSet<MacAddr> = up.map(|attachment| attachment.mac).collect();
+        macs.insert(self.bridge_mac());
+        self.outputs.push_back(Output::Data(Command::LocalMacs(macs)));
+    }
+
+    /// The bridge's MAC address: made from the peer name, so a restart does not change it.
+    pub(super) fn bridge_mac(&self) -> MacAddr {
+        MacAddr::from_peer(self.config.me.as_u64())
+    }
+}
