@@ -1,0 +1,463 @@
+//! The composition root: makes the parts from the configuration, and drives them.
+//!
+//! One loop on a current-thread runtime drives the control half ([`Node`]); the data half has its own thread.
+//! This is the only place where both clocks, all queues and the order of starting and ending are seen.
+//!
+//! ```text
+//!  start:  state directory locked → state read → sockets bound → kernel converged → data half → mesh
+//!  loop:   one event (transport, data half, kernel, call, deadline) → Node → its outputs, in order
+//!  end:    goodbye told → sockets closed; bridge, links and state stay (a restart adopts them)
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rand::TryRng as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use weft_api::{ApiError, Descriptors, Response};
+use weft_fastpath::{BridgeName, Fastpath};
+use weft_gossip::io::{Transport, TransportEvent};
+use weft_gossip::{BootId, ChannelName, Identity, Incarnation, MeshConfig, Psk, Seed, Target};
+
+use crate::config::{Capture, Config, Init, InterfaceName};
+use crate::dataplane::Event;
+use crate::io::attach::AttachSocket;
+use crate::io::call::Call;
+use crate::io::capture::{CaptureKind, CaptureMode};
+use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
+use crate::io::http::{Api, MetricsServer};
+use crate::io::kernel::{self, Job, News};
+use crate::io::store::{self, Store};
+use crate::io::{clock, dataplane, signals};
+use crate::ipam;
+use crate::node::{CallId, KernelConfig, KernelJob, Node, NodeConfig, Output, State};
+use crate::overlay::{self, Goodbye};
+
+/// Events of the data half waiting for the control loop; when full, the data half keeps the latest per peer.
+const EVENTS: usize = 1024;
+
+/// What VXLAN over IPv4 adds to a container's packet, bytes: the MTU is the underlay's minus this on every
+/// carrier, so that a change of carrier never changes it.
+const OVERHEAD: u32 = 50;
+
+/// Calls waiting for the control loop; the servers bound their connections, so this is rarely more than one.
+const CALLS: usize = 64;
+
+/// How long the goodbye may take before the process ends.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Runs the router until a signal or a reset ends it.
+///
+/// # Errors
+/// When it cannot start: the message names the thing and the reason, and nothing was changed but what a
+/// later launch adopts.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut daemon = Daemon::start(config).await?;
+        daemon.serve().await;
+        daemon.end().await;
+        Ok(())
+    })
+}
+
+struct Daemon {
+    node: Node,
+    /// Taken when the router leaves the cluster and its state is removed.
+    store: Option<Store>,
+    transport: Transport,
+    data: Option<DataplaneHandle>,
+    events: mpsc::Receiver<Event>,
+    jobs: mpsc::Sender<Job>,
+    news: mpsc::Receiver<News>,
+    calls: mpsc::Receiver<Call>,
+    signals: signals::Signals,
+    /// Callers that wait, by the number their call was given.
+    waiting: BTreeMap<CallId, Waiting>,
+    next_call: u64,
+    /// Set when the router has left the cluster: the call that asked for it is answered last.
+    leaving: bool,
+    done: bool,
+    servers: JoinSet<()>,
+}
+
+/// A caller that waits for its reply.
+struct Waiting {
+    reply: oneshot::Sender<Result<Response, ApiError>>,
+    descriptors: Option<Descriptors>,
+}
+
+impl Daemon {
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        let signals = signals::Signals::new()?;
+        let (store, loaded) = Store::open(&config.state_dir)?;
+        if let Some(note) = &loaded.note {
+            tracing::warn!(note, "state");
+        }
+        let mut state = match &loaded.bytes {
+            Some(bytes) => State::decode(bytes).context("the state was written by another version")?,
+            None => State::default(),
+        };
+        let identity = identity(&store)?;
+        state.incarnation += 1;
+        let given: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
+        state.adopt_targets(&given, config.resume);
+        store.save(&state.encode()).context("the state directory cannot be written")?;
+
+        let (servers, calls) = serve_calls(&config).await?;
+        let listen =
+            SocketAddr::new(config.listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), config.ports.mesh);
+        let transport = listen_on(listen).await.with_context(|| format!("TCP {listen} cannot be bound"))?;
+
+        let bridge: BridgeName = config.bridge.as_str().parse()?;
+        let fastpath = Fastpath::new(bridge.clone())?;
+        refuse_overlap(&fastpath, &config).await?;
+        let mtu = container_mtu(&fastpath, &config).await?;
+        let capture = capture_mode(&config).resolve();
+        let kernel = KernelConfig {
+            bridge: bridge.clone(),
+            mtu,
+            offloads: capture == CaptureKind::Vnet,
+            sleeve: config.sleeve,
+        };
+        let encrypted = config.secret.is_some();
+        let node_config = node_config(&config, identity, &state, kernel)?;
+        let me = node_config.mesh.identity.name();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), peer = %me, nickname = %config.nickname, incarnation = state.incarnation,
+            encrypted, mtu, "router starts"
+        );
+        if !encrypted {
+            tracing::warn!(
+                "no secret is set: anyone who reaches the mesh port can join, and frames travel in clear"
+            );
+        }
+        let mut node = Node::new(node_config, state, clock::now());
+        let mut fastpath = fastpath;
+        let desired = node.desired();
+        fastpath.converge(&desired).await?;
+        node.handle_links(&fastpath.adopt().await?.into_iter().collect::<Vec<_>>(), clock::now());
+
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let data = config.sleeve.then(|| {
+            dataplane::spawn(
+                DataplaneConfig {
+                    me,
+                    encrypted,
+                    seed: random(),
+                    listen,
+                    interface: bridge.capture(),
+                    mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+                    capture: capture_mode(&config),
+                },
+                events_in,
+            )
+        });
+        let data = data.transpose().context("sleeve cannot be started")?;
+        let (jobs, news) = kernel::spawn(fastpath, desired);
+        Ok(Self {
+            node,
+            store: Some(store),
+            transport,
+            data,
+            events,
+            jobs,
+            news,
+            calls,
+            signals,
+            waiting: BTreeMap::new(),
+            next_call: 0,
+            leaving: false,
+            done: false,
+            servers,
+        })
+    }
+
+    async fn serve(&mut self) {
+        while !self.done {
+            self.execute().await;
+            if self.done {
+                break;
+            }
+            let deadline = self.node.poll_timeout();
+            let data_half = self.data.is_some();
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => {
+                    tracing::info!(signal, "router ends; the data path and all state stay");
+                    self.say_goodbye(Goodbye::Restarting).await;
+                    break;
+                }
+                Some(event) = self.events.recv(), if data_half => self.node.handle_data(event, clock::now()),
+                Some(news) = self.news.recv() => self.hear(news),
+                event = self.transport.next() => self.transported(event),
+                Some(call) = self.calls.recv() => self.take(call),
+                () = clock::sleep_until(deadline) => self.node.handle_timeout(clock::now()),
+            }
+        }
+    }
+
+    /// Lets the servers finish the answers under way and take their sockets away.
+    async fn end(self) {
+        let Self { calls, mut servers, waiting, .. } = self;
+        drop((calls, waiting));
+        let all = async { while servers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, all).await;
+    }
+
+    /// Carries the node's outputs out, in order.
+    async fn execute(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transport(output) => drop(self.transport.execute(output)),
+                Output::Data(command) => {
+                    if let Some(Err(error)) = self.data.as_ref().map(|data| data.send(command)) {
+                        tracing::error!(%error, "a command to the data half is lost");
+                    }
+                }
+                Output::Persist => {
+                    let saved = self.save();
+                    self.node.handle_persisted(saved, clock::now());
+                }
+                Output::Kernel(job) => self.employ(job).await,
+                Output::Inspect(call, inspection) => self.order(Job::Inspect(call, inspection)).await,
+                Output::Reply(call, result) => self.answer(call, result),
+                Output::Leave(call) => {
+                    self.leaving = true;
+                    self.order(Job::Teardown(call)).await;
+                }
+            }
+        }
+    }
+
+    fn save(&self) -> Result<(), String> {
+        let Some(store) = &self.store else { return Ok(()) };
+        store.save(&self.node.state().encode()).map_err(|error| error.to_string())
+    }
+
+    async fn employ(&mut self, job: KernelJob) {
+        let job = match job {
+            KernelJob::Converge(desired) => Job::Converge(desired),
+            KernelJob::Attach(call, link) => {
+                let descriptors = self.waiting.get_mut(&call).and_then(|waiting| waiting.descriptors.take());
+                let Some(descriptors) = descriptors else {
+                    let result = Err("the call came without the namespace's descriptors".to_owned());
+                    let report = crate::node::KernelReport::Attached(call, result);
+                    return self.node.handle_kernel(report, clock::now());
+                };
+                Job::Attach(call, link, descriptors)
+            }
+            KernelJob::Detach(key) => Job::Detach(key),
+            KernelJob::SetPort(key, up) => Job::SetPort(key, up),
+        };
+        self.order(job).await;
+    }
+
+    async fn order(&self, job: Job) {
+        if self.jobs.send(job).await.is_err() {
+            tracing::error!("the kernel task has ended");
+        }
+    }
+
+    fn answer(&mut self, call: CallId, result: Result<Response, ApiError>) {
+        if let Some(waiting) = self.waiting.remove(&call) {
+            // A caller that went away is no news.
+            let _ = waiting.reply.send(result);
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Report(report) => self.node.handle_kernel(report, clock::now()),
+            News::Links(links) => self.node.handle_links(&links, clock::now()),
+            News::Inspected(call, result) => self.answer(call, result),
+            News::TornDown(call, errors) => self.finish_leaving(call, errors),
+        }
+    }
+
+    /// The last step of a reset: the state goes, the caller hears of it, the router ends.
+    fn finish_leaving(&mut self, call: CallId, mut errors: Vec<String>) {
+        if let Some(Err(error)) = self.store.take().map(Store::erase) {
+            errors.push(error.to_string());
+        }
+        let result = if errors.is_empty() {
+            Ok(Response::Done(vec!["left the cluster; the router has ended".to_owned()]))
+        } else {
+            Err(ApiError::failed(errors.join("; ")))
+        };
+        self.answer(call, result);
+        self.done = true;
+    }
+
+    fn transported(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Input(input) => self.node.handle_transport(input, clock::now()),
+            TransportEvent::Accepted { remote, local, token } => {
+                if let Some(connection) = self.node.accept(remote, local, clock::now()) {
+                    self.transport.adopt(token, connection);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, call: Call) {
+        if self.leaving {
+            let _ = call.reply.send(Err(ApiError::failed("the router is leaving the cluster")));
+            return;
+        }
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.waiting.insert(id, Waiting { reply: call.reply, descriptors: call.descriptors });
+        self.node.handle_call(id, call.request, clock::now());
+    }
+
+    /// Tells the neighbours, and gives the bytes a moment to leave.
+    async fn say_goodbye(&mut self, goodbye: Goodbye) {
+        self.node.farewell(goodbye, clock::now());
+        self.execute().await;
+        let _ = tokio::time::timeout(FAREWELL, self.transport.flush()).await;
+    }
+}
+
+/// 256 bits from the operating system.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+/// Listens for the mesh: on every address of both families where the host has both.
+async fn listen_on(listen: SocketAddr) -> std::io::Result<Transport> {
+    if listen.ip().is_unspecified() {
+        let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), listen.port());
+        if let Ok(transport) = Transport::bind(both).await {
+            return Ok(transport);
+        }
+    }
+    Transport::bind(listen).await
+}
+
+/// The identity kept in the state directory, made at the first start.
+fn identity(store: &Store) -> anyhow::Result<Identity> {
+    if let Some(key) = store.identity()? {
+        return Ok(Identity::from_secret(key));
+    }
+    let key = random();
+    store.save_identity(&key)?;
+    Ok(Identity::from_secret(key))
+}
+
+/// Binds the local sockets and serves them; what callers ask comes out of the queue.
+async fn serve_calls(config: &Config) -> anyhow::Result<(JoinSet<()>, mpsc::Receiver<Call>)> {
+    let (calls_in, calls) = mpsc::channel(CALLS);
+    let mut servers = JoinSet::new();
+    servers.spawn(Api::bind(&config.socket)?.serve(calls_in.clone()));
+    servers.spawn(AttachSocket::bind(&config.socket)?.serve(calls_in.clone()));
+    if let Some(address) = config.metrics {
+        servers.spawn(MetricsServer::bind(address).await?.serve(calls_in));
+    }
+    Ok((servers, calls))
+}
+
+/// Removes what a router that does not run left on this host: its state and its kernel objects.
+///
+/// # Errors
+/// When a router uses the state directory, or something could not be removed; the rest is removed all the same.
+pub fn offline_reset(state_dir: &Path, bridge: &InterfaceName) -> anyhow::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bridge: BridgeName = bridge.as_str().parse()?;
+    let mut lines = Vec::new();
+    if store::erase(state_dir)? {
+        lines.push(format!("removed the state in {}", state_dir.display()));
+    }
+    let torn_down = runtime.block_on(async { anyhow::Ok(Fastpath::new(bridge)?.teardown().await) })?;
+    lines.extend(torn_down.removed.iter().map(|link| format!("removed interface {link}")));
+    let errors: Vec<String> = torn_down.errors.iter().map(ToString::to_string).collect();
+    if errors.is_empty() { Ok(lines) } else { bail!(errors.join("; ")) }
+}
+
+/// Refuses a range that a route of the host overlaps: packets of one of the two would go astray.
+async fn refuse_overlap(fastpath: &Fastpath, config: &Config) -> anyhow::Result<()> {
+    let Some(range) = config.range else { return Ok(()) };
+    for route in fastpath.host_routes().await? {
+        let net = route.destination;
+        if net.contains(&range.network()) || range.contains(&net.network()) {
+            let device = route.device.as_deref().unwrap_or("nowhere");
+            bail!("range {range} overlaps the host's route {net} (by {device}): choose another with --range");
+        }
+    }
+    Ok(())
+}
+
+/// The containers' MTU: given, or the underlay's towards the peers less the overhead.
+async fn container_mtu(fastpath: &Fastpath, config: &Config) -> anyhow::Result<u32> {
+    if let Some(mtu) = config.mtu {
+        return Ok(u32::from(mtu.get()));
+    }
+    let towards: Vec<IpAddr> = config.peers.iter().filter_map(|peer| peer.host.parse().ok()).collect();
+    Ok(fastpath.underlay_mtu(&towards).await?.saturating_sub(OVERHEAD).max(576))
+}
+
+fn capture_mode(config: &Config) -> CaptureMode {
+    match config.capture {
+        Capture::Auto => CaptureMode::Auto,
+        Capture::Vnet => CaptureMode::Vnet,
+        Capture::Pcap => CaptureMode::Pcap,
+    }
+}
+
+/// What the control half must know at start.
+fn node_config(
+    config: &Config,
+    identity: Identity,
+    state: &State,
+    kernel: KernelConfig,
+) -> anyhow::Result<NodeConfig> {
+    let mut targets = Vec::new();
+    for target in &state.targets {
+        targets.push(target.parse::<Target>().with_context(|| format!("target {target}"))?);
+    }
+    let mesh = MeshConfig {
+        identity,
+        incarnation: Incarnation(state.incarnation),
+        boot: BootId(u64::from_le_bytes(first(random()))),
+        nickname: config.nickname.to_string(),
+        site: config.site.to_string(),
+        psk: config.secret.as_ref().map_or_else(Psk::open, |secret| Psk::derive(secret.reveal())),
+        endpoints: Vec::new(),
+        listen_port: config.ports.mesh,
+        discovery: config.discovery,
+        connection_limit: config.connection_limit,
+        targets,
+        channels: config.range.iter().map(|_| ChannelName::new("ipam")).collect(),
+    };
+    let ipam = config.range.map(|range| ipam::AllocatorConfig {
+        range,
+        init: match &config.init {
+            Init::Consensus(electors) => ipam::InitMode::Consensus(electors.map(NonZero::get)),
+            Init::Seed(nicknames) => {
+                ipam::InitMode::Seed(nicknames.iter().map(ToString::to_string).collect())
+            }
+            Init::Observer => ipam::InitMode::Observer,
+        },
+        peers_given: config.peers.len(),
+    });
+    let overlay = overlay::Config {
+        sleeve: config.sleeve.then_some(config.ports.mesh),
+        encrypted: config.secret.is_some(),
+        trusted: config.trusted_subnets.clone(),
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let seed = u64::from_le_bytes(first(random()));
+    Ok(NodeConfig { mesh, ipam, overlay, kernel, version, seed, mesh_seed: Seed::from(random()) })
+}
+
+fn first(bytes: [u8; 32]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = bytes;
+    [a, b, c, d, e, f, g, h]
+}
