@@ -1,0 +1,41 @@
+# One command per intent. Everything here works on a fresh Debian 12 with Rust.
+
+CARGO ?= cargo
+export WEFT_BIN := $(CURDIR)/target/release/weft
+AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-root.sh"'
+
+.PHONY: help build demo test unit e2e check audit setup setup-check
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: setup ## the release binary: target/release/weft
+	$(CARGO) build --quiet --release -p weft-router --bin weft
+
+demo: build ## three hosts on this machine, from nothing to a healed partition, in under a minute
+	$(CARGO) build --quiet -p weft-examples
+	@tests/as-root.sh target/debug/hosts
+
+test: unit e2e ## everything: unit, property and simulation tests, then real namespaces
+
+unit: setup ## unit, property and simulation tests
+	$(AS_ROOT) test --quiet --workspace --exclude weft-tests --no-fail-fast
+
+e2e: build ## the release binary in real network namespaces
+	RUST_LIB_BACKTRACE=0 $(AS_ROOT) test --quiet -p weft-tests --no-fail-fast -- --test-threads=2
+
+check: setup-check ## format, lints, docs, licences and bans, dependency arrows
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --document-private-items --no-deps
+	$(CARGO) deny --log-level error check bans licenses sources
+	RUST_LIB_BACKTRACE=0 $(CARGO) test --quiet -p weft-tests --test architecture
+
+audit: setup-check ## known vulnerabilities; needs the network
+	$(CARGO) deny check advisories
+
+setup:
+	@tests/setup.sh
+
+setup-check:
+	@tests/setup.sh check
