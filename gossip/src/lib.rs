@@ -4,7 +4,7 @@
 //! linked with whom, computes [`Routes`] from that, carries the application's channels, and decides whom to
 //! dial. It is pure: time, chance and bytes are arguments, and what it wants done comes out as [`Output`]. See
 //! [`mesh`] for how to drive it. The shell that drives it over TCP is in [`io`] (feature `io`); the simulator
-//! that drives many of them in one process is in [`sim`] (feature `sim`).
+//! that drives many of them in one process is in `sim` (feature `sim`).
 
 mod channel;
 pub mod codec;

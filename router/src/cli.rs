@@ -3,6 +3,7 @@
 //! The client half starts no runtime and opens one connection; every verb is a file in `cli/`. Output goes to stdout,
 //! an error is one line on stderr that begins with `weft: `, and how it ended is an [`ExitCode`].
 
+#[allow(rustdoc::broken_intra_doc_links, reason = "the help shows optional parts in brackets")]
 mod args;
 mod attach;
 mod doctor;

@@ -18,6 +18,6 @@ pub mod store;
 #[expect(unsafe_code, reason = "socket options and mapped structures; nothing else in this crate is unsafe")]
 mod sys;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod udp;
 pub mod vnet;

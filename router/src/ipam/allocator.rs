@@ -1,6 +1,6 @@
 //! The allocator: one per router, owner of ring, space, votes and everything that waits.
 //!
-//! Every input changes the state, then [`Allocator::settle`] takes whatever steps have become possible,
+//! Every input changes the state, then `settle` takes whatever steps have become possible,
 //! then what is to be done is queued in one order: first the disk, then the mesh, then answers. So nothing
 //! is visible to anybody that a crash could undo.
 

@@ -31,9 +31,9 @@ fn an_offer_makes_a_link_to_the_offered_port_of_the_session_s_address() {
     let mut overlay = overlay(true);
     overlay.handle_established(peer(), "b".into(), remote(), 7);
     overlay.handle_told(peer(), Told::Offer(Offer { sleeve: Some(7000), clear: false }));
-    let added = drain(&mut overlay).into_iter().find_map(|output| match output {
-        Output::Data(Command::AddLink { session, address, .. }) => Some((session, address)),
-        _ => None,
+    let added = drain(&mut overlay).into_iter().find_map(|output| {
+        let Output::Data(Command::AddLink { session, address, .. }) = output else { return None };
+        Some((session, address))
     });
     assert_eq!(added, Some((7, "10.99.0.2:7000".parse().unwrap())));
     assert_eq!(overlay.neighbour(peer()).unwrap().reason(), &Reason::AwaitingHeartbeat);
