@@ -12,6 +12,7 @@ mod range;
 mod secret;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -80,4 +81,33 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The peers given.
     pub peers: Vec<PeerAddress>,
+}
+
+impl Config {
+    /// How the router was launched, in words, for a bug report; of the secret only whether there is one.
+    pub fn describe(&self) -> BTreeMap<String, String> {
+        let words = [
+            ("nickname", self.nickname.to_string()),
+            ("listen", self.listen.map_or_else(|| "all addresses".to_owned(), |listen| listen.to_string())),
+            ("ports", format!("{:?}", self.ports)),
+            ("secret", if self.secret.is_some() { "set" } else { "none" }.to_owned()),
+            ("trusted_subnets", format!("{:?}", self.trusted_subnets)),
+            ("range", self.range.map_or_else(|| "none".to_owned(), |range| range.to_string())),
+            ("init", format!("{:?}", self.init)),
+            ("fastpath", self.fastpath.to_string()),
+            ("sleeve", self.sleeve.to_string()),
+            ("capture", format!("{:?}", self.capture)),
+            ("mtu", self.mtu.map_or_else(|| "measured".to_owned(), |mtu| mtu.get().to_string())),
+            ("connection_limit", format!("{:?}", self.connection_limit)),
+            ("discovery", self.discovery.to_string()),
+            ("resume", self.resume.to_string()),
+            ("site", self.site.to_string()),
+            ("gateway", self.gateway.to_string()),
+            ("bridge", self.bridge.as_str().to_owned()),
+            ("state_dir", self.state_dir.display().to_string()),
+            ("socket", self.socket.display().to_string()),
+            ("peers", self.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ];
+        words.into_iter().map(|(word, value)| (word.to_owned(), value)).collect()
+    }
 }

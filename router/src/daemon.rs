@@ -9,7 +9,7 @@
 //!  end:    goodbye told → sockets closed; bridge, links and state stay (a restart adopts them)
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::Path;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use weft_api::{ApiError, Descriptors, Response};
 use weft_fastpath::{BridgeName, Fastpath};
 use weft_gossip::io::{Transport, TransportEvent};
-use weft_gossip::{BootId, ChannelName, Identity, Incarnation, MeshConfig, Psk, Seed, Target};
+use weft_gossip::{BootId, Identity, Incarnation, MeshConfig, Psk, Seed, Target};
 
 use crate::config::{Capture, Config, Init, InterfaceName};
 use crate::dataplane::Event;
@@ -33,9 +33,9 @@ use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
 use crate::io::http::{Api, MetricsServer};
 use crate::io::kernel::{self, Job, News};
 use crate::io::store::{self, Store};
-use crate::io::{clock, dataplane, signals};
+use crate::io::{clock, dataplane, journal, signals};
 use crate::ipam;
-use crate::node::{CallId, KernelConfig, KernelJob, Node, NodeConfig, Output, State};
+use crate::node::{CallId, Inspection, KernelConfig, KernelJob, Node, NodeConfig, Output, State};
 use crate::overlay::{self, Goodbye};
 
 /// Events of the data half waiting for the control loop; when full, the data half keeps the latest per peer.
@@ -193,7 +193,7 @@ impl Daemon {
                     self.say_goodbye(Goodbye::Restarting).await;
                     break;
                 }
-                Some(event) = self.events.recv(), if data_half => self.node.handle_data(event, clock::now()),
+                event = self.events.recv(), if data_half => self.reported(event),
                 Some(news) = self.news.recv() => self.hear(news),
                 event = self.transport.next() => self.transported(event),
                 Some(call) = self.calls.recv() => self.take(call),
@@ -225,7 +225,12 @@ impl Daemon {
                     self.node.handle_persisted(saved, clock::now());
                 }
                 Output::Kernel(job) => self.employ(job).await,
-                Output::Inspect(call, inspection) => self.order(Job::Inspect(call, inspection)).await,
+                Output::Inspect(call, mut inspection) => {
+                    if let Inspection::Report(report, _) = &mut inspection {
+                        report.log = journal::recent();
+                    }
+                    self.order(Job::Inspect(call, inspection)).await;
+                }
                 Output::Reply(call, result) => self.answer(call, result),
                 Output::Leave(call) => {
                     self.leaving = true;
@@ -292,6 +297,19 @@ impl Daemon {
         };
         self.answer(call, result);
         self.done = true;
+    }
+
+    /// The data half reports, or has ended, which it never does by itself.
+    fn reported(&mut self, event: Option<Event>) {
+        match event {
+            Some(event) => self.node.handle_data(event, clock::now()),
+            None => {
+                tracing::error!(
+                    "the data half has ended: sleeve carries nothing until the router is started again"
+                );
+                self.data = None;
+            }
+        }
     }
 
     fn transported(&mut self, event: TransportEvent) {
@@ -434,7 +452,7 @@ fn node_config(
         discovery: config.discovery,
         connection_limit: config.connection_limit,
         targets,
-        channels: config.range.iter().map(|_| ChannelName::new("ipam")).collect(),
+        channels: BTreeSet::new(),
     };
     let ipam = config.range.map(|range| ipam::AllocatorConfig {
         range,
@@ -453,8 +471,8 @@ fn node_config(
         trusted: config.trusted_subnets.clone(),
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let seed = u64::from_le_bytes(first(random()));
-    Ok(NodeConfig { mesh, ipam, overlay, kernel, version, seed, mesh_seed: Seed::from(random()) })
+    let (seed, mesh_seed) = (u64::from_le_bytes(first(random())), Seed::from(random()));
+    Ok(NodeConfig { mesh, ipam, overlay, kernel, version, described: config.describe(), seed, mesh_seed })
 }
 
 fn first(bytes: [u8; 32]) -> [u8; 8] {

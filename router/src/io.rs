@@ -10,6 +10,7 @@ pub mod capture;
 pub mod clock;
 pub mod dataplane;
 pub mod http;
+pub mod journal;
 pub mod kernel;
 pub mod pcap;
 pub mod signals;

@@ -19,6 +19,7 @@ mod calls;
 mod counters;
 mod doctor;
 mod durability;
+mod lookup;
 mod output;
 mod state;
 mod status;
@@ -43,6 +44,10 @@ use crate::overlay::{self, Overlay, Told};
 use attach::Attaching;
 use attachments::{Attachments, Exposure};
 use durability::Durability;
+use lookup::Lookups;
+
+/// The channel that address ownership travels on.
+const CHANNEL: ChannelName = ChannelName::new("ipam");
 
 /// What the control half must know at start.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub struct NodeConfig {
     pub kernel: KernelConfig,
     /// The version that `status` reports.
     pub version: String,
+    /// How the router was launched, in words; never a secret.
+    pub described: BTreeMap<String, String>,
     /// The seed of every random choice the allocator makes.
     pub seed: u64,
     /// The seed of every random choice the mesh makes, ephemeral keys among them.
@@ -112,6 +119,7 @@ pub struct Node {
     requests: BTreeMap<ipam::RequestId, Purpose>,
     next_request: u64,
     attaching: BTreeMap<CallId, Attaching>,
+    lookups: Lookups,
     /// Calls that wait for the data half's counters.
     counting: Vec<(CallId, status::Counting)>,
     counters: Counters,
@@ -127,12 +135,12 @@ pub struct Node {
 struct Settings {
     kernel: KernelConfig,
     version: String,
+    described: BTreeMap<String, String>,
     me: PeerName,
     nickname: String,
     site: String,
     incarnation: u64,
     encrypted: bool,
-    channel: ChannelName,
 }
 
 /// The durable part of dialling.
@@ -148,6 +156,10 @@ impl Node {
         let me = config.mesh.identity.name();
         let nickname = config.mesh.nickname.clone();
         let incarnation = config.mesh.incarnation.0;
+        let mut mesh = config.mesh;
+        if config.ipam.is_some() {
+            mesh.channels.extend([CHANNEL, lookup::CHANNEL]);
+        }
         let ipam = config.ipam.map(|settings| {
             Allocator::new(settings, me, nickname.clone(), incarnation, state.ipam, config.seed, now)
         });
@@ -157,15 +169,15 @@ impl Node {
         let settings = Settings {
             kernel: config.kernel,
             version: config.version,
+            described: config.described,
             me,
             nickname,
-            site: config.mesh.site.clone(),
+            site: mesh.site.clone(),
             incarnation,
             encrypted: config.overlay.encrypted,
-            channel: ChannelName::new("ipam"),
         };
         let mut node = Self {
-            mesh: Mesh::new(config.mesh, config.mesh_seed, now),
+            mesh: Mesh::new(mesh, config.mesh_seed, now),
             config: settings,
             ipam,
             overlay: Overlay::new(config.overlay),
@@ -176,6 +188,7 @@ impl Node {
             requests: BTreeMap::new(),
             next_request: 0,
             attaching: BTreeMap::new(),
+            lookups: Lookups::default(),
             counting: Vec::new(),
             counters: Counters::default(),
             undecodable: 0,
@@ -252,6 +265,9 @@ impl Node {
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_timeout(now);
         }
+        for found in self.lookups.expired(now) {
+            self.found(found, now);
+        }
         self.settle(now);
     }
 
@@ -259,7 +275,8 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let ipam = self.ipam.as_ref().and_then(Allocator::poll_timeout);
-        [self.mesh.poll_timeout(), ipam, self.durability.poll_timeout()].into_iter().flatten().min()
+        let own = [self.durability.poll_timeout(), self.lookups.poll_timeout()];
+        own.into_iter().chain([self.mesh.poll_timeout(), ipam]).flatten().min()
     }
 
     /// Drains what the node wants done, in order.
@@ -329,12 +346,14 @@ impl Node {
                     tracing::debug!(%peer, %error, "message from a neighbour not understood");
                 }
             },
-            Mesh::Deliver { channel, source, kind, bytes } => {
-                if let Some(ipam) = self.ipam.as_mut().filter(|_| channel == self.config.channel) {
-                    match kind {
-                        DeliverKind::Delta | DeliverKind::State => ipam.handle_gossip(source, &bytes, now),
-                        DeliverKind::Unicast => ipam.handle_unicast(source, &bytes, now),
-                    }
+            Mesh::Deliver { channel, source, bytes, .. } if channel == lookup::CHANNEL => {
+                self.hear_lookup(source, &bytes, now);
+            }
+            Mesh::Deliver { source, kind, bytes, .. } => {
+                let Some(ipam) = &mut self.ipam else { return };
+                match kind {
+                    DeliverKind::Delta | DeliverKind::State => ipam.handle_gossip(source, &bytes, now),
+                    DeliverKind::Unicast => ipam.handle_unicast(source, &bytes, now),
                 }
             }
             Mesh::Routes(_) => self.table_stale = true,
@@ -383,9 +402,9 @@ impl Node {
             Held::Kernel(job) => self.outputs.push_back(Output::Kernel(job)),
             Held::Leave(call) => self.outputs.push_back(Output::Leave(call)),
             Held::Publish { delta, state } => {
-                self.mesh.publish(self.config.channel, delta, state, now);
+                self.mesh.publish(CHANNEL, delta, state, now);
             }
-            Held::Unicast { to, bytes } => self.mesh.unicast(self.config.channel, to, bytes, now),
+            Held::Unicast { to, bytes } => self.mesh.unicast(CHANNEL, to, bytes, now),
         }
     }
 

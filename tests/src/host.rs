@@ -34,6 +34,7 @@ pub struct Host {
     home: PathBuf,
     log: PathBuf,
     secret: Option<String>,
+    capture: Option<String>,
     router: Option<Process>,
     netns: Netns,
 }
@@ -43,7 +44,16 @@ impl Host {
         let log = home.join(format!("{name}.log"));
         let home = home.join(name);
         std::fs::create_dir_all(&home)?;
-        Ok(Self { name: name.to_owned(), addresses, home, log, secret: None, router: None, netns })
+        Ok(Self {
+            name: name.to_owned(),
+            addresses,
+            home,
+            log,
+            secret: None,
+            capture: None,
+            router: None,
+            netns,
+        })
     }
 
     /// The nickname its router gets.
@@ -69,6 +79,11 @@ impl Host {
     /// The secret later launches use.
     pub fn set_secret(&mut self, secret: &str) {
         self.secret = Some(secret.to_owned());
+    }
+
+    /// How later launches capture frames (`--capture`, by its environment variable).
+    pub fn set_capture(&mut self, capture: &str) {
+        self.capture = Some(capture.to_owned());
     }
 
     /// The secret later launches use; empty when there is none.
@@ -107,6 +122,9 @@ impl Host {
             Some(secret) => weft.env("WEFT_SECRET", secret),
             None => weft.env_remove("WEFT_SECRET"),
         };
+        if let Some(capture) = &self.capture {
+            weft.env("WEFT_CAPTURE", capture);
+        }
         self.router = Some(Process::start(&self.netns, weft, &self.log)?);
         Ok(())
     }

@@ -65,7 +65,7 @@ fn both_sides_of_a_partition_allocate_and_no_address_is_given_twice() -> Result<
             for (id, address) in given {
                 ensure!(hosts[asked].lookup(id)? == Some(*address), "{id} is no longer {address}");
                 let elsewhere = hosts[other].lookup(id)?;
-                ensure!(elsewhere.is_none_or(|found| found == *address), "{id}: {elsewhere:?} and {address}");
+                ensure!(elsewhere == Some(*address), "{id}: {elsewhere:?} and {address}");
             }
         }
         let owners = |host: &Host| -> Result<BTreeMap<String, u64>> {

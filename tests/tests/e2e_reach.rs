@@ -60,10 +60,26 @@ fn three_hosts_with_a_secret_are_ready_and_give_the_first_address_within_five_se
 
 #[test]
 fn every_container_reaches_every_other_by_icmp_udp_tcp_and_large_pings() -> Result<()> {
+    reaches_everywhere(["auto"; 3])
+}
+
+#[test]
+fn every_container_reaches_every_other_when_frames_are_captured_by_pcap() -> Result<()> {
+    reaches_everywhere(["pcap"; 3])
+}
+
+#[test]
+fn a_host_that_captures_by_pcap_takes_the_super_frames_of_one_that_does_not() -> Result<()> {
+    reaches_everywhere(["pcap", "vnet", "vnet"])
+}
+
+/// Three hosts with a secret, each capturing in its own way.
+fn reaches_everywhere(captures: [&str; 3]) -> Result<()> {
     scenario(|fabric| {
         let mut hosts = fabric.hosts(3)?;
-        for host in &mut hosts {
+        for (host, capture) in hosts.iter_mut().zip(captures) {
             host.set_secret("a secret of some length");
+            host.set_capture(capture);
         }
         mesh(&mut hosts, &[])?;
         let containers = containers(fabric, &hosts)?;
@@ -110,8 +126,18 @@ fn every_container_reaches_every_other_by_icmp_udp_tcp_and_large_pings() -> Resu
 
 #[test]
 fn a_broadcast_and_a_multicast_arrive_everywhere_exactly_once() -> Result<()> {
+    arrives_once("auto")
+}
+
+#[test]
+fn a_broadcast_captured_by_pcap_arrives_everywhere_exactly_once() -> Result<()> {
+    arrives_once("pcap")
+}
+
+fn arrives_once(capture: &str) -> Result<()> {
     scenario(|fabric| {
         let mut hosts = fabric.hosts(3)?;
+        hosts.iter_mut().for_each(|host| host.set_capture(capture));
         mesh(&mut hosts, &["--no-fastpath"])?;
         let mut containers = containers(fabric, &hosts)?;
         // A second one on the first host: the same Ethernet without a tunnel.

@@ -86,6 +86,8 @@ impl Task {
                 () = sleep_until(self.look_at) => None,
             };
             match job {
+                // The last job: looking again would bring back what was torn down.
+                Some(Job::Teardown(call)) => return self.tear_down(call).await,
                 Some(job) => self.carry_out(job).await,
                 None => self.look().await,
             }
@@ -118,12 +120,14 @@ impl Task {
                 let result = self.inspect(inspection).await;
                 self.tell(News::Inspected(call, result)).await;
             }
-            Job::Teardown(call) => {
-                let done = self.fastpath.teardown().await;
-                let errors = done.errors.iter().map(ToString::to_string).collect();
-                self.tell(News::TornDown(call, errors)).await;
-            }
+            Job::Teardown(call) => self.tear_down(call).await,
         }
+    }
+
+    async fn tear_down(&mut self, call: CallId) {
+        let done = self.fastpath.teardown().await;
+        let errors = done.errors.iter().map(ToString::to_string).collect();
+        self.tell(News::TornDown(call, errors)).await;
     }
 
     /// Brings the kernel to the desired state and tells what stands.

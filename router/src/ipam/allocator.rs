@@ -24,7 +24,7 @@ use weft_gossip::PeerName;
 use self::{gossip::Repairs, seeding::Election};
 use super::{
     address::Span,
-    cluster::Cluster,
+    cluster::{Charter, Cluster},
     consensus::Consensus,
     contract::{AllocatorConfig, Command, InitMode, IpamState, Output, PeerKnowledge, RequestId},
     leases::Leases,
@@ -92,6 +92,8 @@ pub struct Allocator {
     /// Taken over a moment ago; another operator may have done the same.
     settling: Vec<(Span, Instant)>,
     quiet: Option<Quiet>,
+    /// The ring we left another one for, until then.
+    preferred: Option<(Charter, Instant)>,
     peers: BTreeMap<PeerName, PeerKnowledge>,
     headers: BTreeMap<PeerName, Header>,
     /// Peers with another range: they never vote on ours.
@@ -161,6 +163,7 @@ impl Allocator {
             discarded: None,
             settling: Vec::new(),
             quiet: None,
+            preferred: None,
             peers: BTreeMap::new(),
             headers: BTreeMap::new(),
             strangers: BTreeSet::new(),
@@ -297,7 +300,7 @@ impl Allocator {
     /// Takes every step that has become possible, then queues what is to be done.
     fn settle(&mut self, now: Instant) {
         self.end_waiting_times(now);
-        self.join_majority();
+        self.join_majority(now);
         self.take_seat();
         self.seed(now);
         self.serve(now);

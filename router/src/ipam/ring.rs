@@ -186,6 +186,16 @@ impl Ring {
     /// # Errors
     /// Malformed segments change nothing.
     pub fn merge(&mut self, segments: &[Segment]) -> Result<Vec<Segment>, BadRing> {
+        let news = self.news_in(segments)?;
+        self.absorb(&news);
+        Ok(news)
+    }
+
+    /// What of the given segments is newer than what is known.
+    ///
+    /// # Errors
+    /// The segments are malformed.
+    pub fn news_in(&self, segments: &[Segment]) -> Result<Vec<Segment>, BadRing> {
         check(self.range, segments)?;
         let mut news = Vec::new();
         for theirs in segments {
@@ -195,10 +205,14 @@ impl Ring {
                 }
             }
         }
-        for segment in &news {
+        Ok(news)
+    }
+
+    /// Takes over what was found to be news.
+    pub fn absorb(&mut self, news: &[Segment]) {
+        for segment in news {
             self.assign(*segment);
         }
-        Ok(news)
     }
 
     /// What this ring knows better than the given segments, within what they cover.
@@ -299,9 +313,10 @@ impl Ring {
     /// Eight bytes that differ when the content does.
     pub fn digest(&self) -> u64 {
         let mut hash = Blake2s256::new();
+        let mut names: BTreeMap<PeerName, String> = BTreeMap::new();
         for (start, Holding { owner, epoch }) in &self.tokens {
             hash.update(start.to_be_bytes());
-            hash.update(owner.to_string());
+            hash.update(names.entry(*owner).or_insert_with(|| owner.to_string()));
             hash.update(epoch.fence.to_be_bytes());
             hash.update(epoch.grant.to_be_bytes());
         }

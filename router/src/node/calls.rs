@@ -1,5 +1,6 @@
 //! Calls of the local API: each verb checked, carried out or refused with one clear line.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use weft_gossip::{PeerName, Target};
 
 use super::attach::AttachOrder;
 use super::attachments::LinkKey;
+use super::lookup::{self, Found, Message};
 use super::status::Counting;
 use super::{CallId, Held, Inspection, Node, Output, Purpose};
 use crate::ipam::{self, IpamError};
@@ -28,8 +30,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Wanted {
     /// Addresses with the length of the range.
     Addresses,
-    /// The same, only what lies in this network, and at least one.
-    Within(Option<Ipv4Net>),
     /// Nothing but that it is done.
     Done,
     /// A peer was removed.
@@ -99,10 +99,7 @@ impl Node {
                 self.ipam_call(call, Wanted::Done, asked, now);
             }
             Request::IpamLookup { id, cidr } => match optional(cidr.as_deref()) {
-                Ok(within) => {
-                    let asked = Ok((ipam::Command::Lookup { id }, AT_ONCE));
-                    self.ipam_call(call, Wanted::Within(within), asked, now);
-                }
+                Ok(within) => self.lookup(call, id, within, now),
                 Err(error) => self.reply(call, Err(error), now),
             },
             Request::Prime { timeout_ms } => {
@@ -181,14 +178,6 @@ impl Node {
             }
             (_, Err(error)) => Err(error),
             (Wanted::Addresses, Ok(addresses)) => Ok(Response::Addresses(self.with_length(&addresses))),
-            (Wanted::Within(within), Ok(mut addresses)) => {
-                addresses.retain(|address| within.is_none_or(|net| net.contains(address)));
-                if addresses.is_empty() {
-                    Err(ApiError::failed("no address is held under that id"))
-                } else {
-                    Ok(Response::Addresses(self.with_length(&addresses)))
-                }
-            }
             (Wanted::Done, Ok(_)) => Ok(done()),
             (Wanted::Removal(peer), Ok(_)) => {
                 self.removed(peer, now);
@@ -297,12 +286,59 @@ impl Node {
         asked: Result<(ipam::Command, u64), ApiError>,
         now: Instant,
     ) {
-        let off = || ApiError::failed("address allocation is off (--range none)");
         match asked.and_then(|asked| self.ipam.as_ref().map(|_| asked).ok_or_else(off)) {
             Ok((command, timeout)) => {
                 self.request(Purpose::Call(call, wanted), command, now + millis(timeout), now);
             }
             Err(error) => self.reply(call, Err(error), now),
+        }
+    }
+
+    /// Answers from here, or asks around.
+    fn lookup(&mut self, call: CallId, id: String, within: Option<Ipv4Net>, now: Instant) {
+        let Some(ipam) = &self.ipam else { return self.ipam_call(call, Wanted::Done, Err(off()), now) };
+        let addresses: Vec<Ipv4Addr> = ipam.lookup(&id).collect();
+        if !addresses.is_empty() {
+            return self.found(Found { call, id, within, addresses }, now);
+        }
+        let barred = self.overlay.barred();
+        let peers = self.mesh.peers().filter(|p| p.reachable && !barred.contains(&p.name)).map(|p| p.name);
+        let peers: BTreeSet<PeerName> = peers.collect();
+        match self.lookups.begin(call, id.clone(), within, peers.clone(), now) {
+            Some(ticket) => {
+                let query = Message::Query { ticket, id }.encode();
+                for peer in peers {
+                    self.mesh.unicast(lookup::CHANNEL, peer, query.clone(), now);
+                }
+            }
+            None => self.found(Found { call, id, within, addresses: Vec::new() }, now),
+        }
+    }
+
+    /// A look-up has ended.
+    pub(super) fn found(&mut self, found: Found, now: Instant) {
+        let Found { call, id, within, mut addresses } = found;
+        addresses.retain(|address| within.is_none_or(|net| net.contains(address)));
+        let result = match addresses.as_slice() {
+            [] => Err(ApiError::failed(format!("no address is held for {id}"))),
+            [_, ..] => Ok(Response::Addresses(self.with_length(&addresses))),
+        };
+        self.reply(call, result, now);
+    }
+
+    /// A peer asks about an id, or answers.
+    pub(super) fn hear_lookup(&mut self, from: PeerName, bytes: &[u8], now: Instant) {
+        match Message::decode(bytes) {
+            Some(Message::Query { ticket, id }) => {
+                let answer = Message::answer(ticket, self.ipam.iter().flat_map(|ipam| ipam.lookup(&id)));
+                self.mesh.unicast(lookup::CHANNEL, from, answer.encode(), now);
+            }
+            Some(Message::Answer { ticket, addresses }) => {
+                if let Some(found) = self.lookups.answered(from, ticket, addresses) {
+                    self.found(found, now);
+                }
+            }
+            None => self.undecodable += 1,
         }
     }
 
@@ -334,6 +370,10 @@ impl Node {
 fn refusal(error: &IpamError) -> ApiError {
     let text = error.to_string();
     if error.is_transient() { ApiError::not_now(text) } else { ApiError::failed(text) }
+}
+
+fn off() -> ApiError {
+    ApiError::failed("address allocation is off (--range none)")
 }
 
 /// The addresses in a reply, none where it is not about addresses.

@@ -175,7 +175,7 @@ impl Node {
                 Counting::Report => {
                     let report = Report {
                         status,
-                        configuration: BTreeMap::new(),
+                        configuration: self.config.described.clone(),
                         state: self.views(),
                         counters,
                         plan: Vec::new(),
@@ -209,6 +209,7 @@ impl Node {
         if let Some(ipam) = &self.ipam {
             let allocations: Vec<String> =
                 ipam.allocations().map(|(id, address)| format!("{address} {id}")).collect();
+            views.insert("ipam".to_owned(), serde_json::json!(ipam.snapshot()));
             views.insert("allocations".to_owned(), serde_json::json!(allocations));
         }
         views

@@ -110,8 +110,9 @@ impl Allocator {
         self.space.remove(Span::single(number));
         if self.range.contains(number)
             && let Some(cluster) = &mut self.cluster
+            && !std::mem::replace(&mut cluster.used, true)
         {
-            cluster.used = true;
+            self.announce_ring();
         }
         self.must_persist = true;
     }

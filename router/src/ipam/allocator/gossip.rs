@@ -189,7 +189,10 @@ impl Allocator {
         now: Instant,
     ) {
         let author = header.author;
+        let unwanted =
+            |charter| self.preferred.is_some_and(|(wanted, until)| now < until && wanted != charter);
         match (relation, header.ring) {
+            (Relation::OnlyTheirs, Some(theirs)) if unwanted(theirs.charter) => {}
             (Relation::OnlyTheirs | Relation::Both(Meeting::TheirsStays), Some(theirs)) => {
                 match Ring::from_segments(self.range, segments) {
                     Ok(ring) => self.adopt(theirs.charter, theirs.used, ring, now),
@@ -240,11 +243,8 @@ impl Allocator {
     pub(super) fn repair(&mut self, now: Instant) {
         if self.repairs.greeting <= now {
             self.repairs.greeting = now + self.jitter(3_000, 7_000);
-            let reachable: Vec<PeerName> =
-                self.peers.iter().filter(|(_, peer)| peer.reachable).map(|(name, _)| *name).collect();
-            if !reachable.is_empty() {
-                let peer = reachable[self.rng.random_range(0..reachable.len())];
-                self.greet(peer);
+            if let Some(peer) = self.choose_greeted() {
+                self.send(peer, Body::Hello { reply: true });
             }
         }
         while self.repairs.not_before <= now {
@@ -266,6 +266,26 @@ impl Allocator {
             self.send(peer, body);
             self.repairs.not_before = now + REPAIR_PACE;
         }
+    }
+
+    /// Says to everyone which ring is ours now: whether frames may pass depends on it.
+    pub(super) fn announce_ring(&mut self) {
+        self.broadcasts.push(Body::Delta { segments: Vec::new(), removed: Vec::new() });
+    }
+
+    /// Whom to greet next: anybody, but every other time one who seems to have another ring or none.
+    fn choose_greeted(&mut self) -> Option<PeerName> {
+        let ours = self.cluster.as_ref().map(|cluster| cluster.charter);
+        let strange = |name: &PeerName| {
+            let theirs = self.headers.get(name).and_then(|header| header.ring);
+            theirs.map(|ring| ring.charter) != ours
+        };
+        let reachable = self.peers.iter().filter(|(_, peer)| peer.reachable).map(|(name, _)| *name);
+        let (strangers, others): (Vec<_>, Vec<_>) = reachable.partition(strange);
+        let all = strangers.len() + others.len();
+        let from = if self.rng.random_bool(0.5) && !strangers.is_empty() { strangers.len() } else { all };
+        let index = (from > 0).then(|| self.rng.random_range(0..from))?;
+        strangers.into_iter().chain(others).nth(index)
     }
 
     /// Says who we are, and asks back where we do not know.

@@ -1,6 +1,9 @@
 //! What follows when the ring changes: the space that is ours, and what must be claimed back.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use weft_gossip::PeerName;
 
@@ -16,6 +19,9 @@ use crate::ipam::{
 
 /// More fragments than this are joined by raising them to one epoch.
 const FRAGMENT_LIMIT: usize = 64;
+
+/// How long to take no other ring than the one of most peers, after leaving another one for it.
+const PREFERENCE: Duration = Duration::from_secs(3);
 
 impl Allocator {
     /// Derives space and disputes anew.
@@ -44,11 +50,12 @@ impl Allocator {
     /// Merges segments of our own cluster; a bad message changes nothing.
     pub(super) fn merge(&mut self, segments: &[Segment], now: Instant) -> Result<(), BadRing> {
         let Some(cluster) = &mut self.cluster else { return Ok(()) };
-        let before = cluster.ring().owned_in(self.me, self.range);
-        let news = cluster.change(|ring| ring.merge(segments))?;
+        let news = cluster.ring().news_in(segments)?;
         if news.is_empty() {
             return Ok(());
         }
+        let before = cluster.ring().owned_in(self.me, self.range);
+        cluster.change(|ring| ring.absorb(&news));
         self.lazily(now);
         for (goal, ask) in &mut self.asks {
             let touching = news.iter().filter(|segment| segment.span.intersection(goal.span()).is_some());
@@ -107,6 +114,7 @@ impl Allocator {
             self.quiet = Some(Quiet::ForClaims(now + QUIET));
         }
         self.cluster = Some(Cluster::new(charter, used, ring));
+        self.preferred = None;
         self.consensus = Consensus::new(self.me, None);
         self.asks.clear();
         self.granted.clear();
@@ -114,13 +122,14 @@ impl Allocator {
         self.must_persist = true;
         self.lazily(now);
         self.rebuild();
+        self.announce_ring();
         let removed = self.removed.keys().copied().collect();
         self.fence_ghosts(removed, now);
     }
 
     /// Of a split only those are part who own or use something. A peer without, such as one that was just
     /// reset, goes over to the ring of most peers, so that a split ends when one side has been reset.
-    pub(super) fn join_majority(&mut self) {
+    pub(super) fn join_majority(&mut self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
         let idle = self.pending.is_empty() && self.asks.is_empty() && self.parcel.is_none() && !self.left;
         let bare = || {
@@ -131,7 +140,7 @@ impl Allocator {
         if split.is_empty() || !idle || !bare() {
             return;
         }
-        let mut sides: BTreeMap<Charter, usize> = BTreeMap::from([(cluster.charter, 1)]);
+        let mut sides: BTreeMap<Charter, usize> = BTreeMap::from([(cluster.charter, 0)]);
         for (name, header) in &self.headers {
             if self.peers.get(name).is_some_and(|peer| peer.reachable)
                 && let Some(ring) = header.ring
@@ -140,13 +149,18 @@ impl Allocator {
             }
         }
         let ours = sides.get(&cluster.charter).copied();
-        if sides.values().max().copied() > ours {
-            let largest = sides.iter().max_by_key(|(_, count)| **count).map(|(charter, _)| *charter);
+        let largest = sides.iter().max_by_key(|(_, count)| **count);
+        if let Some((largest, count)) = largest
+            && Some(*count) > ours
+        {
+            let largest = *largest;
             let member = |peer: &&PeerName| {
-                self.headers.get(*peer).and_then(|header| header.ring).map(|ring| ring.charter) == largest
+                self.headers.get(*peer).and_then(|header| header.ring).map(|ring| ring.charter)
+                    == Some(largest)
             };
             let Some(peer) = split.iter().find(member).copied() else { return };
             self.cluster = None;
+            self.preferred = Some((largest, now + PREFERENCE));
             self.must_persist = true;
             self.rebuild();
             self.repairs.enqueue(peer);

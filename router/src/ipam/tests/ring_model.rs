@@ -104,6 +104,8 @@ fn apply(rings: &mut [Ring], models: &mut [Model], step: &Step, removals: bool) 
             rings[at].compact(name(at));
             let after = flat(&rings[at]);
             prop_assert_eq!(after.0.iter().map(|holding| holding.owner).collect::<Vec<_>>(), owners);
+            let fences = |model: &Model| model.0.iter().map(|one| one.epoch.fence).collect::<Vec<_>>();
+            prop_assert_eq!(fences(&after), fences(&models[at]), "a fence was raised without a removal");
             models[at] = after;
         }
         Step::Tell { from, to, first, size } => {

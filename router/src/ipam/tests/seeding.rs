@@ -124,31 +124,52 @@ fn two_clusters_in_use_stay_split_and_both_go_on() {
 
 #[test]
 fn a_split_ends_when_one_side_has_been_reset() {
-    let mut world = World::new(31);
-    for at in 0..4 {
-        world.launch("10.32.0.0/24", CONSENSUS, 1, at / 2);
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        for at in 0..4 {
+            world.launch("10.32.0.0/24", CONSENSUS, 1, at / 2);
+        }
+        world.run(300);
+        world.lenient = true;
+        world.get(0, "a").unwrap();
+        world.get(2, "b").unwrap();
+        world.heal();
+        world.run(1_000);
+        for at in 2..4 {
+            assert_eq!(world.ask(at, Command::Leave), Ok(Reply::Done));
+            world.kill(at);
+            world.hosts[at].disk = None;
+            world.run(200);
+            world.start(at);
+            world.run(2_000);
+        }
+        world.get(2, "c").unwrap();
+        world.get(3, "d").unwrap();
+        world.run(1_000);
+        world.lenient = false;
+        world.check();
+        world.assert_agreement();
+        assert!((0..4).all(|at| world.state(at) == IpamState::Ready));
     }
-    world.run(300);
-    world.lenient = true;
-    world.get(0, "a").unwrap();
-    world.get(2, "b").unwrap();
-    world.heal();
-    world.run(1_000);
-    for at in 2..4 {
-        assert_eq!(world.ask(at, Command::Leave), Ok(Reply::Done));
-        world.kill(at);
-        world.hosts[at].disk = None;
-        world.run(200);
-        world.start(at);
+}
+
+#[test]
+fn of_two_unused_rings_the_wider_one_stays() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        for at in 0..4 {
+            world.launch("10.32.0.0/24", CONSENSUS, if at == 0 { 0 } else { 2 }, usize::from(at > 0));
+        }
+        world.run(300);
+        assert_eq!(world.ask(0, Command::Prime), Ok(Reply::Done));
+        assert_eq!(world.ask(3, Command::Prime), Ok(Reply::Done));
+        world.run(500);
+        world.heal();
         world.run(2_000);
+        world.assert_agreement();
+        assert_eq!(world.owned(0), 0, "the ring of the lower name had one owner only");
+        world.get(0, "a").unwrap();
     }
-    world.get(2, "c").unwrap();
-    world.get(3, "d").unwrap();
-    world.run(1_000);
-    world.lenient = false;
-    world.check();
-    world.assert_agreement();
-    assert!((0..4).all(|at| world.state(at) == IpamState::Ready));
 }
 
 #[test]
