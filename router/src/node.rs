@@ -435,3 +435,6 @@ impl Node {
         self.outputs.push_back(Output::Data(Command::Forget { peer }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use weft_fastpath::{
 use weft_gossip::PeerName;
 
 use super::attachments::{Attachment, Exposure, LinkKey, Stage};
-use super::calls::done;
+use super::output::done;
 use super::{CallId, Held, KernelJob, Node, Purpose};
 use crate::ipam;
 

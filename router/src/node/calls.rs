@@ -11,6 +11,7 @@ use weft_gossip::{PeerName, Target};
 use super::attach::AttachOrder;
 use super::attachments::LinkKey;
 use super::lookup::{self, Found, Message};
+use super::output::done;
 use super::status::Counting;
 use super::{CallId, Held, Inspection, Node, Output, Purpose};
 use crate::ipam::{self, IpamError};
@@ -395,11 +396,6 @@ fn network(text: &str) -> Result<Ipv4Net, ApiError> {
         .or_else(|error| text.parse::<Ipv4Addr>().map(Ipv4Net::from).map_err(|_| error));
     parsed
         .map_err(|_| ApiError::usage(format!("{text} is not an IPv4 address with a length, as 10.32.0.5/12")))
-}
-
-/// Done, and nothing more to say.
-pub(super) fn done() -> Response {
-    Response::Done(Vec::new())
 }
 
 fn millis(timeout: u64) -> Duration {

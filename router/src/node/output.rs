@@ -61,3 +61,8 @@ pub enum KernelReport {
     /// The container link stands, or why not; nothing of it is left in that case.
     Attached(CallId, Result<(), String>),
 }
+
+/// Done, and nothing more to say.
+pub(super) fn done() -> Response {
+    Response::Done(Vec::new())
+}

@@ -1,0 +1,241 @@
+//! One router alone, driven by hand: what is promised only after it is on disk, and what is undone.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use weft_api::{Attach, ErrorCode, Request};
+use weft_fastpath::{PortId, StandingLink};
+use weft_gossip::{BootId, Identity, Incarnation, Psk};
+
+use super::*;
+
+struct Bench {
+    node: Node,
+    now: Instant,
+    calls: u64,
+}
+
+/// What a drained node wanted, in words, in order.
+fn words(outputs: &[Output]) -> Vec<&'static str> {
+    let word = |output: &Output| match output {
+        Output::Persist => Some("persist"),
+        Output::Kernel(KernelJob::Attach(..)) => Some("attach"),
+        Output::Kernel(KernelJob::Detach(_)) => Some("detach"),
+        Output::Kernel(KernelJob::SetPort(..)) => Some("port"),
+        Output::Reply(_, Ok(_)) => Some("yes"),
+        Output::Reply(_, Err(_)) => Some("no"),
+        Output::Leave(_) => Some("leave"),
+        Output::Kernel(KernelJob::Converge(_))
+        | Output::Transport(_)
+        | Output::Data(_)
+        | Output::Inspect(..) => None,
+    };
+    outputs.iter().filter_map(word).collect()
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(State::default())
+    }
+
+    fn with(state: State) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do, time is moved by hand")]
+        let now = Instant::now();
+        let identity = Identity::from_secret([7; 32]);
+        let mesh = MeshConfig {
+            identity,
+            incarnation: Incarnation(1),
+            boot: BootId(1),
+            nickname: "here".into(),
+            site: "default".into(),
+            psk: Psk::open(),
+            endpoints: Vec::new(),
+            listen_port: 6783,
+            discovery: true,
+            connection_limit: None,
+            targets: Vec::new(),
+            channels: BTreeSet::new(),
+        };
+        let range = "10.32.0.0/24".parse().unwrap();
+        let config = NodeConfig {
+            mesh,
+            ipam: Some(AllocatorConfig { range, init: ipam::InitMode::Consensus(None), peers_given: 0 }),
+            overlay: overlay::Config { sleeve: Some(6783), encrypted: false, trusted: Vec::new() },
+            kernel: KernelConfig { bridge: BridgeName::default(), mtu: 1450, offloads: true, sleeve: true },
+            version: "test".into(),
+            described: BTreeMap::new(),
+            seed: 1,
+            mesh_seed: Seed::from(1u64),
+        };
+        let mut bench = Self { node: Node::new(config, state, now), now, calls: 0 };
+        bench.quiet();
+        bench
+    }
+
+    fn drain(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.node.poll_output()).collect()
+    }
+
+    /// Writes whatever is to be written and lets time pass until nothing is.
+    fn quiet(&mut self) -> Vec<Output> {
+        let mut all = Vec::new();
+        for _ in 0..200 {
+            for output in self.drain() {
+                if matches!(output, Output::Persist) {
+                    self.node.handle_persisted(Ok(()), self.now);
+                }
+                all.push(output);
+            }
+            self.now += Duration::from_millis(20);
+            self.node.handle_timeout(self.now);
+        }
+        all
+    }
+
+    fn call(&mut self, request: Request) -> CallId {
+        self.calls += 1;
+        let call = CallId(self.calls);
+        self.node.handle_call(call, request, self.now);
+        call
+    }
+
+    fn attach(&mut self, id: &str) -> CallId {
+        self.call(Request::Attach(Attach {
+            id: Some(id.into()),
+            addresses: Vec::new(),
+            ifname: "eth0".into(),
+            default_route: true,
+            netns: format!("/run/netns/{id}"),
+            netns_inode: 1,
+            timeout_ms: 5_000,
+        }))
+    }
+
+    /// Attaches and wires.
+    fn attached(&mut self, id: &str) {
+        let call = self.attach(id);
+        self.quiet();
+        self.node.handle_kernel(KernelReport::Attached(call, Ok(())), self.now);
+        self.quiet();
+    }
+
+    fn held(&self, id: &str) -> Vec<Ipv4Addr> {
+        self.node.ipam.as_ref().unwrap().lookup(id).collect()
+    }
+}
+
+#[test]
+fn an_attachment_is_on_disk_before_the_kernel_is_touched_and_again_before_the_caller_hears() {
+    let mut bench = Bench::new();
+    let call = bench.attach("c1");
+    let asked = bench.quiet();
+    let order = words(&asked);
+    let kernel = order.iter().position(|word| *word == "attach").unwrap();
+    assert!(order[..kernel].contains(&"persist"), "{order:?}");
+    assert!(!order.contains(&"yes"), "{order:?}");
+    bench.node.handle_kernel(KernelReport::Attached(call, Ok(())), bench.now);
+    assert_eq!(words(&bench.drain()), ["persist"], "the reply waits for the journal");
+    bench.node.handle_persisted(Ok(()), bench.now);
+    assert_eq!(words(&bench.drain()), ["yes"]);
+}
+
+#[test]
+fn what_the_kernel_refused_leaves_no_address_and_no_attachment() {
+    let mut bench = Bench::new();
+    let call = bench.attach("c1");
+    bench.quiet();
+    assert_eq!(bench.held("c1").len(), 1);
+    bench.node.handle_kernel(KernelReport::Attached(call, Err("no such device".into())), bench.now);
+    assert_eq!(words(&bench.quiet()), ["persist", "no"]);
+    assert!(bench.held("c1").is_empty());
+    assert!(bench.node.status(bench.now).attachments.is_empty());
+}
+
+#[test]
+fn with_a_full_disk_nothing_is_promised_nor_wired_and_later_it_works_again() {
+    let mut bench = Bench::new();
+    bench.attached("early");
+    bench.attach("late");
+    let outputs = bench.drain();
+    assert_eq!(words(&outputs), ["persist"]);
+    bench.node.handle_persisted(Err("No space left on device".into()), bench.now);
+    let outputs = bench.drain();
+    let refused = outputs.iter().find_map(|output| {
+        let Output::Reply(_, Err(error)) = output else { return None };
+        Some(error.clone())
+    });
+    let refused = refused.unwrap();
+    assert_eq!(refused.code, ErrorCode::NotNow);
+    assert!(refused.message.contains("No space left"), "{}", refused.message);
+    assert!(!words(&outputs).contains(&"attach"));
+    assert!(!bench.node.status(bench.now).warnings.is_empty());
+    bench.quiet();
+    bench.attached("late");
+    assert_eq!(bench.held("late").len(), 1);
+}
+
+#[test]
+fn a_container_that_vanished_gives_its_address_back_and_one_that_stands_keeps_it() {
+    let mut bench = Bench::new();
+    bench.attached("gone");
+    bench.attached("stays");
+    let kept = bench.held("stays");
+    let standing = StandingLink {
+        port: PortId::new("stays", "eth0").unwrap(),
+        host_end: "wv1".into(),
+        ifindex: 7,
+        joined: true,
+        up: true,
+        carrier: true,
+        mtu: 1450,
+    };
+    bench.node.handle_links(&[standing], bench.now);
+    assert!(words(&bench.quiet()).contains(&"detach"));
+    assert!(bench.held("gone").is_empty());
+    assert_eq!(bench.held("stays"), kept);
+}
+
+#[test]
+fn a_restart_keeps_what_was_wired_and_undoes_what_was_only_begun() {
+    let mut bench = Bench::new();
+    bench.attached("wired");
+    bench.attach("begun");
+    bench.quiet();
+    let kept = bench.held("wired");
+    let mut again = Bench::with(State::decode(&bench.node.state().encode()).unwrap());
+    let links: Vec<StandingLink> = ["wired", "begun"]
+        .map(|id| StandingLink {
+            port: PortId::new(id, "eth0").unwrap(),
+            host_end: id.into(),
+            ifindex: 7,
+            joined: true,
+            up: true,
+            carrier: true,
+            mtu: 1450,
+        })
+        .into();
+    again.node.handle_links(&links, again.now);
+    assert!(words(&again.quiet()).contains(&"detach"), "the half-made link is undone");
+    assert_eq!(again.held("wired"), kept);
+    assert!(again.held("begun").is_empty());
+}
+
+#[test]
+fn attaching_again_answers_the_same_and_other_addresses_are_refused() {
+    let mut bench = Bench::new();
+    bench.attached("c1");
+    let first = bench.held("c1");
+    bench.attached("c1");
+    assert_eq!(bench.held("c1"), first);
+    bench.call(Request::Attach(Attach {
+        id: Some("c1".into()),
+        addresses: vec!["10.32.0.77/24".into()],
+        ifname: "eth0".into(),
+        default_route: true,
+        netns: "/run/netns/c1".into(),
+        netns_inode: 1,
+        timeout_ms: 5_000,
+    }));
+    assert_eq!(words(&bench.quiet()), ["no"]);
+    assert_eq!(bench.held("c1"), first);
+}
