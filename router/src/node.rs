@@ -49,6 +49,9 @@ use lookup::Lookups;
 /// The channel that address ownership travels on.
 const CHANNEL: ChannelName = ChannelName::new("ipam");
 
+/// Nicknames kept, as many as the mesh keeps records.
+const NICKNAMES: usize = 10_000;
+
 /// What the control half must know at start.
 #[derive(Debug)]
 pub struct NodeConfig {
@@ -114,6 +117,7 @@ pub struct Node {
     overlay: Overlay,
     attachments: Attachments,
     exposed: Option<Exposure>,
+    nicknames: BTreeMap<PeerName, String>,
     targets: Targets,
     durability: Durability<Held>,
     requests: BTreeMap<ipam::RequestId, Purpose>,
@@ -183,6 +187,7 @@ impl Node {
             overlay: Overlay::new(config.overlay),
             attachments: Attachments::new(state.attachments),
             exposed: state.exposed,
+            nicknames: state.nicknames,
             targets: Targets { launched_with: state.launched_with },
             durability: Durability::default(),
             requests: BTreeMap::new(),
@@ -294,6 +299,7 @@ impl Node {
             ipam: self.ipam.as_ref().map(Allocator::snapshot),
             attachments: self.attachments.iter().cloned().collect(),
             exposed: self.exposed.clone(),
+            nicknames: self.nicknames.clone(),
         }
     }
 
@@ -416,6 +422,12 @@ impl Node {
             self.config.incarnation = incarnation;
             self.durability.change();
         }
+        for peer in self.mesh.peers() {
+            if self.nicknames.len() < NICKNAMES && self.nicknames.get(&peer.name) != Some(&peer.nickname) {
+                self.nicknames.insert(peer.name, peer.nickname);
+                self.durability.change();
+            }
+        }
         let knowledge = |peer: PeerView| {
             let incarnation = peer.incarnation.0;
             let known =
@@ -432,6 +444,9 @@ impl Node {
     fn removed(&mut self, peer: PeerName, now: Instant) {
         tracing::info!(%peer, "peer removed");
         self.mesh.remove(peer, now);
+        if self.nicknames.remove(&peer).is_some() {
+            self.durability.change();
+        }
         self.outputs.push_back(Output::Data(Command::Forget { peer }));
     }
 }

@@ -246,22 +246,29 @@ impl Node {
             let text = format!("{name} is this peer: to leave the cluster use `weft reset`");
             return Err(ApiError::failed(text));
         }
-        let named: Vec<PeerName> = self.mesh.peers().filter(|p| p.nickname == name).map(|p| p.name).collect();
+        let owners = self.ipam.iter().flat_map(|ipam| ipam.status().owners).map(|(peer, _)| peer);
+        let known: BTreeSet<PeerName> = self.mesh.peers().map(|peer| peer.name).chain(owners).collect();
+        let called = |peer: &&PeerName| self.nicknames.get(peer).is_some_and(|nickname| nickname == name);
+        let named: Vec<PeerName> = known.iter().filter(called).copied().collect();
         match named.as_slice() {
             [peer] => return Ok(*peer),
             [] => {}
             [_, _, ..] => {
+                // A host that was set up anew has its old name's place taken: the dead one is meant.
+                let reachable = |name: PeerName| self.mesh.peers().any(|p| p.name == name && p.reachable);
+                let mut dead = named.iter().filter(|name| !reachable(**name));
+                if let (Some(peer), None) = (dead.next(), dead.next()) {
+                    return Ok(*peer);
+                }
                 let names = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 return Err(ApiError::failed(format!(
                     "several peers are called {name}: name one of {names}"
                 )));
             }
         }
-        let owners = self.ipam.iter().flat_map(|ipam| ipam.status().owners).map(|(peer, _)| peer);
-        let known = self.mesh.peers().map(|peer| peer.name).chain(owners);
         let parsed = name.parse::<PeerName>().ok();
         parsed
-            .filter(|wanted| known.into_iter().any(|peer| peer == *wanted))
+            .filter(|wanted| known.contains(wanted))
             .ok_or_else(|| ApiError::failed(format!("no peer is called {name}")))
     }
 

@@ -4,7 +4,10 @@
 //! read only at start, so one atomically replaced, checksummed file is enough and easier to inspect than a
 //! database. `io/store.rs` writes the bytes; this file says what they are.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use weft_gossip::PeerName;
 use weft_gossip::codec::{self, DecodeError};
 
 use super::attachments::{Attachment, Exposure};
@@ -28,6 +31,8 @@ pub struct State {
     pub attachments: Vec<Attachment>,
     /// The host's own addresses on the bridge.
     pub exposed: Option<Exposure>,
+    /// What people call the peers ever met: a dead owner of addresses must be removable by the name they know.
+    pub nicknames: BTreeMap<PeerName, String>,
 }
 
 impl State {

@@ -148,8 +148,7 @@ impl Node {
         if peer == self.config.me {
             return self.config.nickname.clone();
         }
-        let known = self.mesh.peers().find(|view| view.name == peer).map(|view| view.nickname);
-        known.unwrap_or_else(|| peer.to_string())
+        self.nicknames.get(&peer).cloned().unwrap_or_else(|| peer.to_string())
     }
 
     fn owner(&self, name: weft_gossip::PeerName, addresses: u64) -> Owner {
