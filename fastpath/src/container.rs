@@ -7,7 +7,7 @@
 //! ```
 
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::error::Error;
 use crate::mac::MacAddr;
@@ -71,6 +71,8 @@ pub struct StandingLink {
     pub carrier: bool,
     /// Its MTU.
     pub mtu: u32,
+    /// The container's first IPv4 address, as it was when the link was made.
+    pub address: Option<Ipv4Addr>,
 }
 
 impl ContainerLink {

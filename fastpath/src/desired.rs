@@ -80,6 +80,7 @@ impl Desired {
             flags: BTreeMap::from([
                 (Flag::SpanningTree, false),
                 (Flag::MulticastSnooping, false),
+                (Flag::AddressGeneration, false),
                 (Flag::RouterAdvertisements, false),
                 (Flag::Up, true),
             ]),

@@ -25,6 +25,7 @@ use crate::container::{Attached, ContainerLink, StandingLink};
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::link::{Flag, Owner};
+use crate::mac::MacAddr;
 use crate::names::{BridgeName, PortId, Role};
 use crate::plan;
 use kernel::Kernel;
@@ -175,6 +176,7 @@ impl Fastpath {
                 up: link.flags.get(&Flag::Up) == Some(&true),
                 carrier: seen.carrier,
                 mtu: link.mtu,
+                address: link.mac.and_then(MacAddr::faced),
             })
         };
         Ok(observed.actual.links.iter().filter_map(standing).collect())

@@ -40,6 +40,21 @@ impl MacAddr {
         Self([0x0a, 0x58, a, b, c, d])
     }
 
+    /// The address of the host end of the container link that has this IPv4 address: `02:58` and its four octets.
+    /// Nobody sends to it; it is where a router that has lost its state reads whose the link is.
+    pub const fn facing(address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = address.octets();
+        Self([0x02, 0x58, a, b, c, d])
+    }
+
+    /// The IPv4 address in an address made by [`MacAddr::facing`].
+    pub const fn faced(self) -> Option<Ipv4Addr> {
+        match self.0 {
+            [0x02, 0x58, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+            _ => None,
+        }
+    }
+
     /// The bridge address of the peer with this name: `0e` and the first five octets of the name.
     pub const fn from_peer(name: u64) -> Self {
         let [a, b, c, d, e, _, _, _] = name.to_be_bytes();

@@ -95,6 +95,8 @@ enum Purpose {
     Attach(CallId),
     /// The host's own address.
     Expose(CallId, Option<ipnet::Ipv4Net>),
+    /// The address of a container that runs already.
+    Reclaim(attachments::LinkKey, std::net::Ipv4Addr),
     /// Bookkeeping nobody waits for.
     Quiet,
 }
@@ -203,8 +205,19 @@ impl Node {
         };
         node.durability.change();
         node.local_macs();
+        node.reclaim_all(now);
         node.settle(now);
         node
+    }
+
+    /// What runs must be ours before anything is given out: the allocator's part of the state may be of another
+    /// range, or older than the journal. A claim of what is held already changes nothing.
+    fn reclaim_all(&mut self, now: Instant) {
+        let held = self.attachments.iter().filter(|a| a.conflicts.is_empty());
+        let held = held.flat_map(|a| a.addresses.iter().map(|net| (a.key.clone(), net.addr())));
+        for (key, address) in held.collect::<Vec<_>>() {
+            self.reclaim(&key, address, now);
+        }
     }
 
     /// A TCP connection was accepted; `None` when it must be closed at once.

@@ -100,3 +100,66 @@ fn a_terminated_router_leaves_the_data_path_between_its_own_containers() -> Resu
         Ok(())
     })
 }
+
+#[test]
+fn a_damaged_or_lost_state_costs_no_running_container_its_address() -> Result<()> {
+    scenario(|fabric| {
+        let mut hosts = fabric.hosts(1)?;
+        let host = &mut hosts[0];
+        host.launch(&[])?;
+        host.wait_ready()?;
+        let mut running = fabric.container("running")?;
+        let address = host.attach(&mut running)?;
+        let (state, previous) = (host.state_dir().join("state"), host.state_dir().join("state.previous"));
+        type Damage = Box<dyn Fn() -> std::io::Result<()>>;
+        let damages: [(&str, Damage); 3] = [
+            ("the newest generation is cut", {
+                let state = state.clone();
+                Box::new(move || std::fs::write(&state, &std::fs::read(&state)?[..40]))
+            }),
+            ("both generations are junk", {
+                let (state, previous) = (state.clone(), previous.clone());
+                Box::new(move || {
+                    std::fs::write(&state, b"junk").and_then(|()| std::fs::write(&previous, b"junk"))
+                })
+            }),
+            ("both generations are gone", {
+                Box::new(move || std::fs::remove_file(&state).and_then(|()| std::fs::remove_file(&previous)))
+            }),
+        ];
+        for (number, (what, damage)) in damages.iter().enumerate() {
+            host.kill()?;
+            damage().with_context(|| format!("cannot do the damage: {what}"))?;
+            host.launch(&[])?;
+            host.wait_ready()?;
+            let mut fresh = fabric.container(&format!("fresh{number}"))?;
+            ensure!(host.attach(&mut fresh)? != address, "{what}: {address} was given to another");
+            ensure!(host.attach(&mut running)? == address, "{what}: the running container lost {address}");
+            wait_reaches(fresh.netns(), address, Duration::from_secs(3)).context(*what)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn another_range_and_back_gives_no_running_container_s_address_away() -> Result<()> {
+    scenario(|fabric| {
+        let mut hosts = fabric.hosts(1)?;
+        let host = &mut hosts[0];
+        host.launch(&["--range", "10.77.0.0/16"])?;
+        host.wait_ready()?;
+        let mut running = fabric.container("running")?;
+        let address = host.attach(&mut running)?;
+        for range in ["10.78.0.0/16", "10.77.0.0/16"] {
+            host.terminate()?;
+            host.launch(&["--range", range])?;
+            host.wait_ready()?;
+            ensure!(
+                host.allocated(&format!("in {range}").replace(['/', ' '], "-"))? != address,
+                "given twice"
+            );
+        }
+        ensure!(host.attach(&mut running)? == address, "the running container lost {address}");
+        Ok(())
+    })
+}

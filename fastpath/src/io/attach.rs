@@ -13,10 +13,12 @@
 //! call. A link that stood before is never deleted by a failure; what was changed on its host end is changed back.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
 use nix::sys::stat::fstat;
 use rtnetlink::LinkUnspec;
@@ -31,6 +33,7 @@ use crate::container::{Attached, ContainerLink};
 use crate::desired::ContainerPort;
 use crate::error::Error;
 use crate::link::{Kind, Link};
+use crate::mac::MacAddr;
 use crate::names::BridgeName;
 use crate::plan;
 
@@ -136,6 +139,9 @@ async fn make(
         .build();
     let mut near = apply::pair(host_end, far);
     near.attributes.push(LinkAttribute::Mtu(link.mtu));
+    if let Some(IpAddr::V4(address)) = link.addresses.first().map(IpNet::addr) {
+        near.attributes.push(LinkAttribute::Address(MacAddr::facing(address).octets().to_vec()));
+    }
     // Promised before it is asked for: if the call is abandoned while the kernel works, it is undone all the same.
     undo.done.push(Change::CreatePair { link: host_end.to_owned(), peer: link.ifname.clone() });
     let object = format!("container link {} and {} inside", host_end, link.ifname);

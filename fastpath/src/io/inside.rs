@@ -1,8 +1,8 @@
 //! The far end of a container link, set through the container's own netlink socket.
 //!
 //! No step here needs `setns`, so `NET_ADMIN` is enough, but one: `accept_ra=0` is a file of that namespace. It is
-//! tried by a thread that enters the namespace; where that is not permitted, IPv6 is still quiet (no generated
-//! addresses), and the attachment says what it could not have.
+//! tried by a thread that enters the namespace; where that is not permitted, the attachment says what it could not
+//! have.
 //!
 //! **Gratuitous ARP without a packet socket.** The kernel sends it itself for each IPv4 address of an interface
 //! that has `arp_notify` when its MAC address is set; and setting the address it already has counts. Both go over
@@ -24,7 +24,7 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::RouteMessageBuilder;
 use tokio::sync::oneshot;
 
-use super::apply::{self, ARP_NOTIFY, address_generation, devconf, named};
+use super::apply::{self, ARP_NOTIFY, devconf, named};
 use super::kernel::{Kernel, ask};
 use super::observe::{mac_of, marked, mtu_of};
 use super::routes;
@@ -57,7 +57,8 @@ pub(super) async fn configure(
     Ok(unmet.into_iter().collect())
 }
 
-/// What must hold before it is up: MAC, MTU, no IPv6 by itself, and that setting the MAC announces.
+/// What must hold before it is up: MAC, MTU, and that setting the MAC announces. The container's own IPv6 is its
+/// own affair: link-local addresses work across the Ethernet as on any other.
 async fn quieten(inside: &Kernel, link: &ContainerLink, far: &LinkMessage) -> Result<(), Error> {
     let name = link.ifname.as_str();
     if mac_of(far) != Some(link.mac) {
@@ -73,12 +74,7 @@ async fn quieten(inside: &Kernel, link: &ContainerLink, far: &LinkMessage) -> Re
         change(inside, name, "set the MTU of", named(name).mtu(link.mtu).build()).await?;
     }
     let notify = named(name).append_extra_attribute(devconf(ARP_NOTIFY, 1)).build();
-    change(inside, name, "set arp_notify of", notify).await?;
-    let quiet = named(name).append_extra_attribute(address_generation(false)).build();
-    match change(inside, name, "set IPv6 address generation of", quiet).await {
-        Err(error) if error.is(&[libc::EAFNOSUPPORT]) => Ok(()), // no IPv6 in there at all
-        done => done,
-    }
+    change(inside, name, "set arp_notify of", notify).await
 }
 
 /// Adds what is wanted and removes what an earlier attachment left; others' addresses stay.

@@ -51,6 +51,7 @@ fn from_nothing_the_bridge_comes_first_and_up_comes_last() {
             "create bridge weft with MAC 0e:00:00:00:00:00",
             "weft: set alias weft/weft/bridge",
             "weft: MTU 1500 -> 1450",
+            "weft: IPv6 address generation off",
             "weft: IPv6 router advertisements off",
             "weft: add address 10.32.0.1/12",
             "weft: up",

@@ -23,6 +23,9 @@ use super::output::done;
 use super::{CallId, Held, KernelJob, Node, Purpose};
 use crate::ipam;
 
+/// How long a claim at start waits for an owner before it is made anew.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The id under which the host's own address is allocated; no client id can begin with a slash.
 pub(super) const EXPOSE_ID: &str = "/expose";
 
@@ -57,6 +60,13 @@ impl Node {
             return self.reply(call, Err(ApiError::not_now(text)), now);
         }
         if let Some(known) = self.attachments.get(&order.key) {
+            if let Some(address) = known.conflicts.first() {
+                let id = &order.key.id;
+                let text = format!(
+                    "{address} of {id} is used by another peer's container now: detach {id} and attach it again"
+                );
+                return self.reply(call, Err(ApiError::failed(text)), now);
+            }
             let same = order.addresses.is_empty() || order.addresses == known.addresses;
             if !same {
                 let has = words(&known.addresses);
@@ -209,21 +219,90 @@ impl Node {
     /// Which of our links stand in the kernel now: an attachment whose namespace vanished is given up, and
     /// one that was found half-done is undone.
     pub fn handle_links(&mut self, standing: &[StandingLink], now: Instant) {
-        let stands =
-            |key: &LinkKey| standing.iter().any(|s| s.port.id == key.id && s.port.ifname == key.ifname);
+        self.readopt(standing, now);
         let busy: Vec<LinkKey> = self.attaching.values().map(|attaching| attaching.key.clone()).collect();
-        let gone: Vec<LinkKey> = self
-            .attachments
-            .iter()
-            .filter(|a| !busy.contains(&a.key) && (a.stage == Stage::Begun || !stands(&a.key)))
-            .map(|a| a.key.clone())
-            .collect();
+        // A link whose far end is down was never finished: bringing that up is the last thing done inside.
+        let stands = |a: &Attachment| {
+            let is = |s: &&StandingLink| s.port.id == a.key.id && s.port.ifname == a.key.ifname;
+            standing.iter().find(is).is_some_and(|s| a.stage == Stage::Wired || s.carrier)
+        };
+        let settled = self.attachments.iter().filter(|a| !busy.contains(&a.key));
+        let (finished, gone): (Vec<&Attachment>, Vec<&Attachment>) = settled.partition(|a| stands(a));
+        let finished = finished.into_iter().filter(|a| a.stage == Stage::Begun).map(|a| a.key.clone());
+        let (finished, gone): (Vec<_>, Vec<_>) =
+            (finished.collect(), gone.into_iter().map(|a| a.key.clone()).collect());
+        self.finish(finished);
         for key in gone {
             tracing::info!(id = key.id, ifname = key.ifname, "container link is gone: addresses released");
             self.drop_attachment(&key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key)), now);
         }
         self.settle(now);
+    }
+
+    /// Links that the last run made and had no time to write down.
+    fn finish(&mut self, keys: Vec<LinkKey>) {
+        for key in keys {
+            if let Some(attachment) = self.attachments.get_mut(&key) {
+                attachment.stage = Stage::Wired;
+                self.durability.change();
+            }
+        }
+    }
+
+    /// A link that stands and that the journal does not know belonged to a state that was lost: its container
+    /// still runs, so its address is claimed back.
+    fn readopt(&mut self, standing: &[StandingLink], now: Instant) {
+        let length = self.range().map_or(32, |range| range.prefix_len());
+        for link in standing.iter().filter(|link| link.carrier) {
+            let key = LinkKey { id: link.port.id.clone(), ifname: link.port.ifname.clone() };
+            let being_made = self.attaching.values().any(|attaching| attaching.key == key);
+            let Some(address) = link.address.filter(|_| !being_made && self.attachments.get(&key).is_none())
+            else {
+                continue;
+            };
+            let Ok(net) = Ipv4Net::new(address, length) else { continue };
+            tracing::warn!(id = key.id, %address, "container link not in the journal: its address is claimed back");
+            self.attachments.insert(Attachment {
+                key: key.clone(),
+                netns: String::new(),
+                mac: MacAddr::from_ip(address),
+                addresses: vec![net],
+                default_route: true,
+                stage: Stage::Wired,
+                conflicts: Vec::new(),
+            });
+            self.durability.change();
+            self.local_macs();
+            self.reclaim(&key, address, now);
+        }
+    }
+
+    /// Claims the address of a running container: at start, since the allocator may have lost it.
+    pub(super) fn reclaim(&mut self, key: &LinkKey, address: Ipv4Addr, now: Instant) {
+        let command = ipam::Command::Claim { id: key.allocation_id(), address };
+        self.request(Purpose::Reclaim(key.clone(), address), command, now + RECLAIM_PATIENCE, now);
+    }
+
+    /// The claim of a running container's address was answered.
+    pub(super) fn reclaimed(
+        &mut self,
+        key: &LinkKey,
+        address: Ipv4Addr,
+        result: Result<ipam::Reply, ipam::IpamError>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(_) => {}
+            Err(_) if self.attachments.get(key).is_none() => {}
+            Err(ipam::IpamError::Conflict { holder: ipam::Holder::Peer { name, .. }, .. }) => {
+                self.conflict(&key.id, address, name, now);
+            }
+            Err(error) if error.is_transient() => self.reclaim(key, address, now),
+            Err(error) => {
+                tracing::warn!(id = key.id, %address, %error, "a running container's address is not ours")
+            }
+        }
     }
 
     /// An address that a container of ours uses belongs to another peer now: its port goes down.

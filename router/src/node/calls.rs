@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use weft_api::{ApiError, Request, Response};
 use weft_gossip::{PeerName, Target};
 
-use super::attach::AttachOrder;
+use super::attach::{AttachOrder, EXPOSE_ID};
 use super::attachments::LinkKey;
 use super::lookup::{self, Found, Message};
 use super::output::done;
@@ -94,6 +94,10 @@ impl Node {
                     network(&cidr).map(|net| (ipam::Command::Claim { id, address: net.addr() }, timeout_ms));
                 self.ipam_call(call, Wanted::Addresses, asked, now);
             }
+            Request::IpamRelease { id, .. } if self.is_wired(&id) => {
+                let text = format!("{id} is attached and uses its addresses: detach it first");
+                self.reply(call, Err(ApiError::failed(text)), now);
+            }
             Request::IpamRelease { id, cidr } => {
                 let address = optional(cidr.as_deref()).map(|net| net.map(|net| net.addr()));
                 let asked = address.map(|address| (ipam::Command::Release { id, address }, AT_ONCE));
@@ -146,9 +150,12 @@ impl Node {
         now: Instant,
     ) {
         let Some(purpose) = self.requests.remove(&request) else { return };
+        if let Purpose::Reclaim(key, address) = &purpose {
+            return self.reclaimed(key, *address, result, now);
+        }
         let result = result.map(addresses).map_err(|error| refusal(&error));
         match purpose {
-            Purpose::Quiet => {}
+            Purpose::Quiet | Purpose::Reclaim(..) => {}
             Purpose::Attach(call) => self.attach_address(call, result, now),
             Purpose::Expose(call, given) => match result {
                 Ok(addresses) => {
@@ -302,10 +309,26 @@ impl Node {
         }
     }
 
+    /// Whether an attachment, or the host itself, uses the addresses of an id.
+    fn is_wired(&self, id: &str) -> bool {
+        let exposed = id == EXPOSE_ID && self.exposed.is_some();
+        exposed || self.attachments.iter().any(|attachment| attachment.key.allocation_id() == id)
+    }
+
+    /// What is held here for an id, and for the attachments made under it.
+    pub(super) fn held(&self, id: &str) -> Vec<Ipv4Addr> {
+        let mut addresses: BTreeSet<Ipv4Addr> = self.ipam.iter().flat_map(|ipam| ipam.lookup(id)).collect();
+        let attached = self.attachments.iter().filter(|a| a.key.id == id && a.conflicts.is_empty());
+        addresses.extend(attached.flat_map(|a| a.addresses.iter().map(Ipv4Net::addr)));
+        addresses.into_iter().collect()
+    }
+
     /// Answers from here, or asks around.
     fn lookup(&mut self, call: CallId, id: String, within: Option<Ipv4Net>, now: Instant) {
-        let Some(ipam) = &self.ipam else { return self.ipam_call(call, Wanted::Done, Err(off()), now) };
-        let addresses: Vec<Ipv4Addr> = ipam.lookup(&id).collect();
+        if self.ipam.is_none() {
+            return self.reply(call, Err(off()), now);
+        }
+        let addresses = self.held(&id);
         if !addresses.is_empty() {
             return self.found(Found { call, id, within, addresses }, now);
         }
@@ -338,7 +361,7 @@ impl Node {
     pub(super) fn hear_lookup(&mut self, from: PeerName, bytes: &[u8], now: Instant) {
         match Message::decode(bytes) {
             Some(Message::Query { ticket, id }) => {
-                let answer = Message::answer(ticket, self.ipam.iter().flat_map(|ipam| ipam.lookup(&id)));
+                let answer = Message::answer(ticket, self.held(&id).into_iter());
                 self.mesh.unicast(lookup::CHANNEL, from, answer.encode(), now);
             }
             Some(Message::Answer { ticket, addresses }) => {

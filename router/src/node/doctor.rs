@@ -8,6 +8,7 @@ use std::time::Instant;
 use weft_api::{DoctorLine, IpamState};
 
 use super::Node;
+use crate::overlay::Reason;
 
 impl Node {
     /// Looks at bridge, addresses, encryption, attachments and the path to every peer.
@@ -71,7 +72,9 @@ impl Node {
 
     fn peer_lines(&self, now: Instant) -> Vec<DoctorLine> {
         let connections = self.connections(now);
-        let lines = connections.into_iter().map(|connection| {
+        let apart = Reason::SeededApart.to_string();
+        // Who was seeded apart is named by the line about addresses: nothing is wrong with the path.
+        let lines = connections.into_iter().filter(|c| c.reason.as_ref() != Some(&apart)).map(|connection| {
             let who = connection.nickname.unwrap_or_else(|| connection.address.clone());
             let reason = connection.reason.unwrap_or_default();
             match (connection.carrier, connection.error) {

@@ -52,18 +52,20 @@ impl State {
 
     /// Merges what the command line gives with what was kept, and says what to dial.
     ///
-    /// The same peers again are a restart: what `peer add` and `peer forget` changed since stays. Other
-    /// peers make a new list, as a user who types them expects. `resume` always takes the kept list.
+    /// The same peers again, or none, are a restart: what `peer add` and `peer forget` changed since stays. Other
+    /// peers take the place of those given before; what `peer add` added stays all the same, and with `resume`
+    /// so do those given before.
     pub fn adopt_targets(&mut self, given: &[String], resume: bool) {
-        let restart = given.is_empty() || given == self.launched_with.as_slice();
-        if resume || (restart && !(self.targets.is_empty() && self.launched_with.is_empty())) {
-            if !given.is_empty() {
-                self.launched_with = given.to_vec();
-            }
+        if given.is_empty() || given == self.launched_with.as_slice() {
             return;
         }
-        self.launched_with = given.to_vec();
-        self.targets = given.to_vec();
+        let before = std::mem::replace(&mut self.launched_with, given.to_vec());
+        if !resume {
+            self.targets.retain(|target| !before.contains(target));
+        }
+        let new: Vec<String> =
+            given.iter().filter(|target| !self.targets.contains(target)).cloned().collect();
+        self.targets.extend(new);
     }
 }
 
@@ -94,24 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn targets_added_to_a_launch_without_peers_survive_a_restart() {
+    fn targets_added_to_a_launch_without_peers_survive_a_restart_with_and_without_peers() {
         let mut state = State::default();
         state.adopt_targets(&[], false);
         state.targets = words(&["b"]);
         state.adopt_targets(&[], false);
         assert_eq!(state.targets, words(&["b"]));
+        state.adopt_targets(&words(&["x"]), false);
+        assert_eq!(state.targets, words(&["b", "x"]));
     }
 
     #[test]
-    fn other_peers_on_the_command_line_make_a_new_list_unless_resumed() {
+    fn other_peers_on_the_command_line_take_the_place_of_those_given_before_unless_resumed() {
         let mut state = State::default();
         state.adopt_targets(&words(&["b"]), false);
         state.targets = words(&["b", "d"]);
         let mut resumed = state.clone();
         resumed.adopt_targets(&words(&["x"]), true);
-        assert_eq!(resumed.targets, words(&["b", "d"]));
+        assert_eq!(resumed.targets, words(&["b", "d", "x"]));
         state.adopt_targets(&words(&["x"]), false);
-        assert_eq!(state.targets, words(&["x"]));
+        assert_eq!(state.targets, words(&["d", "x"]));
     }
 
     #[test]

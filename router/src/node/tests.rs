@@ -180,44 +180,68 @@ fn a_container_that_vanished_gives_its_address_back_and_one_that_stands_keeps_it
     bench.attached("gone");
     bench.attached("stays");
     let kept = bench.held("stays");
-    let standing = StandingLink {
-        port: PortId::new("stays", "eth0").unwrap(),
-        host_end: "wv1".into(),
-        ifindex: 7,
-        joined: true,
-        up: true,
-        carrier: true,
-        mtu: 1450,
-    };
+    let standing = standing("stays", true, None);
     bench.node.handle_links(&[standing], bench.now);
     assert!(words(&bench.quiet()).contains(&"detach"));
     assert!(bench.held("gone").is_empty());
     assert_eq!(bench.held("stays"), kept);
 }
 
+fn standing(id: &str, carrier: bool, address: Option<Ipv4Addr>) -> StandingLink {
+    StandingLink {
+        port: PortId::new(id, "eth0").unwrap(),
+        host_end: format!("wv-{id}"),
+        ifindex: 7,
+        joined: true,
+        up: true,
+        carrier,
+        mtu: 1450,
+        address,
+    }
+}
+
 #[test]
-fn a_restart_keeps_what_was_wired_and_undoes_what_was_only_begun() {
+fn a_restart_keeps_what_was_wired_and_undoes_what_was_left_half_made() {
     let mut bench = Bench::new();
     bench.attached("wired");
-    bench.attach("begun");
+    bench.attach("finished");
+    bench.attach("half-made");
     bench.quiet();
-    let kept = bench.held("wired");
+    let kept = [bench.held("wired"), bench.held("finished")];
     let mut again = Bench::with(State::decode(&bench.node.state().encode()).unwrap());
-    let links: Vec<StandingLink> = ["wired", "begun"]
-        .map(|id| StandingLink {
-            port: PortId::new(id, "eth0").unwrap(),
-            host_end: id.into(),
-            ifindex: 7,
-            joined: true,
-            up: true,
-            carrier: true,
-            mtu: 1450,
-        })
-        .into();
+    let links =
+        [standing("wired", true, None), standing("finished", true, None), standing("half-made", false, None)];
     again.node.handle_links(&links, again.now);
-    assert!(words(&again.quiet()).contains(&"detach"), "the half-made link is undone");
-    assert_eq!(again.held("wired"), kept);
-    assert!(again.held("begun").is_empty());
+    let outputs = again.quiet();
+    assert_eq!(
+        words(&outputs).iter().filter(|word| **word == "detach").count(),
+        1,
+        "only the half-made link goes"
+    );
+    assert_eq!([again.held("wired"), again.held("finished")], kept);
+    assert!(again.held("half-made").is_empty());
+}
+
+#[test]
+fn with_the_state_lost_a_running_container_s_address_is_claimed_back_and_not_given_to_another() {
+    let mut bench = Bench::new();
+    let running = Ipv4Addr::new(10, 32, 0, 1);
+    bench.node.handle_links(&[standing("old", true, Some(running))], bench.now);
+    bench.quiet();
+    assert_eq!(bench.held("old"), [running]);
+    bench.attached("new");
+    assert_ne!(bench.held("new"), [running]);
+    assert_eq!(bench.node.status(bench.now).attachments.len(), 2);
+}
+
+#[test]
+fn the_address_of_an_attachment_cannot_be_released_under_it() {
+    let mut bench = Bench::new();
+    bench.attached("c1");
+    let held = bench.held("c1");
+    bench.call(Request::IpamRelease { id: "c1".into(), cidr: None });
+    assert_eq!(words(&bench.quiet()), ["no"]);
+    assert_eq!(bench.held("c1"), held);
 }
 
 #[test]
