@@ -1,0 +1,185 @@
+//! What the run has to say: progress while it runs, tables for people, a JSON file for programs.
+
+mod json;
+mod table;
+
+use std::time::Duration;
+
+use anyhow::Error;
+
+pub(crate) use json::write;
+
+use crate::metric::{Better, Metric};
+use crate::samples::{Figure, Row, Samples};
+use crate::settings::Settings;
+use crate::system::Role;
+use crate::targets::Verdict;
+use table::Table;
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn say(line: &str) {
+    println!("{}", line.trim_end());
+}
+
+/// Says why there is no result.
+#[expect(clippy::print_stderr, reason = "a program's last word")]
+pub(crate) fn complain(error: &Error) {
+    eprintln!("bench: {error:#}");
+}
+
+/// Says what is being measured.
+pub(crate) fn progress(what: &str, passed: Duration) {
+    say(&format!("{:>4} s  {what}", passed.as_secs()));
+}
+
+/// Says what went wrong on the way.
+pub(crate) fn note(reason: &str) {
+    say(&format!("        not measured: {}", brief(reason)));
+}
+
+/// Prints everything.
+pub(crate) fn print(samples: &Samples, verdicts: &[Verdict], settings: &Settings, took: Duration) {
+    say("");
+    let (all, noisy) = samples.count();
+    say(&format!(
+        "{} rounds in {} s; median and range of the rounds. {noisy} of {all} samples were taken beside other load; `~` \
+         marks figures that had to use them.",
+        settings.rounds,
+        took.as_secs()
+    ));
+    say("`wire`: nothing larger than the MTU crosses the cable between the hosts.");
+    figures(samples, "Streams", &Metric::STREAMS);
+    figures(samples, "Small packets", &Metric::PACKETS);
+    attach(samples);
+    ratios(samples);
+    targets(verdicts);
+    reasons(samples);
+}
+
+fn figures(samples: &Samples, title: &str, metrics: &[Metric]) {
+    let mut table = Table::new(title, metrics.iter().map(|metric| heading(*metric)).collect());
+    for row in samples.systems() {
+        table.row(row.description.name, metrics.iter().map(|metric| cell(row.figure(*metric))).collect());
+    }
+    say(&table.to_string());
+}
+
+fn attach(samples: &Samples) {
+    let mut table = Table::new("Attaching", Metric::ATTACH.iter().map(|metric| heading(*metric)).collect());
+    for row in samples.rows().filter(|row| Metric::ATTACH.iter().any(|one| row.figure(*one).is_some())) {
+        table.row("weft", Metric::ATTACH.iter().map(|metric| cell(row.figure(*metric))).collect());
+    }
+    say(&table.to_string());
+}
+
+/// Ours against the kernel's VXLAN and the best peer.
+fn ratios(samples: &Samples) {
+    let metrics = [
+        Metric::Tcp1,
+        Metric::Tcp4,
+        Metric::WireTcp1,
+        Metric::Cpu,
+        Metric::Packets,
+        Metric::RttTwoP50,
+        Metric::RttTwoP99,
+    ];
+    let title = |metric: &Metric| match metric.better() {
+        Better::Higher => metric.title().to_owned(),
+        Better::Lower => format!("{} (less is better)", metric.title()),
+    };
+    for against in ["kernel VXLAN", "the best peer"] {
+        let mut table = Table::new(&format!("Ratio to {against}"), metrics.iter().map(title).collect());
+        let base = |metric| match against {
+            "kernel VXLAN" => Some(("vxlan", samples.figure("vxlan", metric)?)),
+            _ => samples.best_peer(metric),
+        };
+        for row in samples.systems().filter(|row| row.description.role == Role::Ours) {
+            let ratio = |metric: &Metric| {
+                let ratio = row
+                    .figure(*metric)
+                    .zip(base(*metric))
+                    .map(|(ours, base)| (ours.median / base.1.median, base.0));
+                match ratio {
+                    Some((ratio, "vxlan")) => format!("{ratio:.2}"),
+                    Some((ratio, name)) => format!("{ratio:.2} {name}"),
+                    None => "-".to_owned(),
+                }
+            };
+            table.row(row.description.name, metrics.iter().map(ratio).collect());
+        }
+        say(&table.to_string());
+    }
+}
+
+fn targets(verdicts: &[Verdict]) {
+    let columns = ["found", "first reach", "goal", "reached", "against"];
+    let mut table = Table::new("Targets", columns.map(str::to_owned).to_vec());
+    for verdict in verdicts {
+        let sign = if verdict.target.better == Better::Higher { ">=" } else { "<=" };
+        let (found, against) = match &verdict.found {
+            Ok(found) => (format!("{found:.2}"), verdict.against.clone()),
+            Err(reason) => ("-".to_owned(), reason.clone()),
+        };
+        let bound = |bound: f64| format!("{sign} {bound}");
+        table.row(
+            verdict.target.meaning,
+            vec![
+                found,
+                bound(verdict.target.first),
+                bound(verdict.target.goal),
+                verdict.word().to_owned(),
+                against,
+            ],
+        );
+    }
+    say(&table.to_string());
+}
+
+/// Who stood there, and what could not be measured and why.
+fn reasons(samples: &Samples) {
+    say("\nRows");
+    for row in samples.systems() {
+        let version = row.version.as_deref().map(|version| format!("; {version}")).unwrap_or_default();
+        say(&format!("  {:<17} {}{version}", row.description.name, row.description.about));
+    }
+    let missing: Vec<String> = samples.rows().flat_map(missing).collect();
+    if !missing.is_empty() {
+        say("\nNot measured");
+        missing.iter().for_each(|line| say(&format!("  {line}")));
+    }
+}
+
+fn missing(row: &Row) -> Vec<String> {
+    let absent = row.absent.iter().map(|reason| (reason, String::new()));
+    let failed = row.failures.iter().map(|(reason, count)| (reason, format!(" ({count} times)")));
+    let line =
+        |(reason, times): (&String, String)| format!("{:<17} {}{times}", row.description.name, brief(reason));
+    absent.chain(failed).map(line).collect()
+}
+
+/// The beginning of a reason, on one line.
+fn brief(reason: &str) -> String {
+    const LENGTH: usize = 240;
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= LENGTH { line } else { line.chars().take(LENGTH).chain(['…']).collect() }
+}
+
+fn heading(metric: Metric) -> String {
+    format!("{} {}", metric.title(), metric.unit())
+}
+
+/// Three figures are enough: more would only show the machine's mood.
+fn cell(figure: Option<Figure>) -> String {
+    let Some(Figure { median, low, high, used, noisy }) = figure else { return "-".to_owned() };
+    let mark = if noisy { "~" } else { "" };
+    let range = if used > 1 { format!(" ({}-{})", short(low), short(high)) } else { String::new() };
+    format!("{mark}{}{range}", short(median))
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
