@@ -4,7 +4,7 @@ CARGO ?= cargo
 export WEFT_BIN := $(CURDIR)/target/release/weft
 AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-root.sh"'
 
-.PHONY: help build demo test unit e2e check audit setup setup-check
+.PHONY: help build demo test unit e2e bench check audit setup setup-check
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,14 @@ unit: setup ## unit, property and simulation tests
 
 e2e: build ## the release binary in real network namespaces
 	RUST_LIB_BACKTRACE=0 $(AS_ROOT) test --quiet -p weft-tests --no-fail-fast -- --test-threads=2
+
+# QUICK=1: a short run. ROUNDS=3. PEERS=none|apt|all: whom to compare with. ONLY=vxlan,vnet: some rows.
+# TCP_SECONDS=5: longer TCP runs.
+bench: build ## what this build reaches beside the kernel and other tunnels; docs/performance.md
+	$(CARGO) build --quiet --release -p weft-tests --bin bench
+	@tests/bench/peers.sh target/bench $(or $(PEERS),apt)
+	@tests/as-root.sh target/release/bench peers=target/bench json=target/bench.json \
+	  rounds=$(ROUNDS) quick=$(QUICK) only=$(ONLY) seconds=$(TCP_SECONDS)
 
 check: setup-check ## format, lints, docs, licences and bans, dependency arrows
 	$(CARGO) fmt --all --check

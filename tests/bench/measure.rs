@@ -12,6 +12,7 @@ mod stream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use machine::Watch;
 use weft_tests::traffic::wait_reaches;
 use weft_tests::{Fabric, scenario};
 
@@ -78,29 +79,30 @@ impl Session<'_> {
         stage: &Stage,
         take: &mut impl FnMut(&str, Result<Vec<(Metric, Sample)>>),
     ) -> Result<()> {
-        let seconds = self.settings.tcp_seconds();
+        let watch = &mut Watch::begin()?;
         stage.cable(Cable::Whole)?;
-        take("TCP 1", self.stream(stage, 1, seconds, Metric::Tcp1));
-        take("TCP 4", self.stream(stage, 4, seconds, Metric::Tcp4));
-        take("64 B UDP", self.packets(stage));
-        take("RTT on two cores", self.round_trip(stage, true));
-        take("RTT on one core", self.round_trip(stage, false));
+        take("TCP 1", self.stream(watch, stage, 1, Metric::Tcp1));
+        take("TCP 4", self.stream(watch, stage, 4, Metric::Tcp4));
+        take("64 B UDP", self.packets(watch, stage));
+        take("RTT on two cores", self.round_trip(watch, stage, true));
+        take("RTT on one core", self.round_trip(watch, stage, false));
         stage.cable(Cable::Wire)?;
-        take("wire TCP 1", self.stream(stage, 1, seconds, Metric::WireTcp1));
+        take("wire TCP 1", self.stream(watch, stage, 1, Metric::WireTcp1));
         if system.description().role != Role::Peer && !self.settings.quick {
-            take("wire TCP 4", self.stream(stage, 4, seconds, Metric::WireTcp4));
+            take("wire TCP 4", self.stream(watch, stage, 4, Metric::WireTcp4));
         }
         Ok(())
     }
 
     fn stream(
         &self,
+        watch: &mut Watch,
         stage: &Stage,
         streams: u32,
-        seconds: u64,
         metric: Metric,
     ) -> Result<Vec<(Metric, Sample)>> {
-        let (found, quiet) = machine::watched(|| stream::run(self.iperf3, stage, streams, seconds))?;
+        let seconds = self.settings.tcp_seconds(metric);
+        let (found, quiet) = watch.around(|| stream::run(self.iperf3, stage, streams, seconds))?;
         let mut taken = vec![(metric, Sample { value: found.gigabits, quiet })];
         if metric == Metric::Tcp1 {
             taken.push((Metric::Cpu, Sample { value: found.machine, quiet }));
@@ -111,16 +113,16 @@ impl Session<'_> {
         Ok(taken)
     }
 
-    fn packets(&self, stage: &Stage) -> Result<Vec<(Metric, Sample)>> {
+    fn packets(&self, watch: &mut Watch, stage: &Stage) -> Result<Vec<(Metric, Sample)>> {
         let effort =
             packets::Effort { steps: self.settings.packet_steps(), step: self.settings.packet_step() };
-        let (rate, quiet) = machine::watched(|| packets::highest_rate(stage, effort))?;
+        let (rate, quiet) = watch.around(|| packets::highest_rate(stage, effort))?;
         Ok(vec![(Metric::Packets, Sample { value: rate / 1e3, quiet })])
     }
 
-    fn round_trip(&self, stage: &Stage, two_cores: bool) -> Result<Vec<(Metric, Sample)>> {
+    fn round_trip(&self, watch: &mut Watch, stage: &Stage, two_cores: bool) -> Result<Vec<(Metric, Sample)>> {
         let time = self.settings.ping_pong();
-        let (found, quiet) = machine::watched(|| round_trip::run(stage, two_cores, time))?;
+        let (found, quiet) = watch.around(|| round_trip::run(stage, two_cores, time))?;
         let (p50, p99) = if two_cores {
             (Metric::RttTwoP50, Metric::RttTwoP99)
         } else {
@@ -133,7 +135,7 @@ impl Session<'_> {
     /// Attaching, detaching and allocating, on a mesh of two of this build.
     pub(crate) fn attach(&self, samples: &mut Samples) {
         let measured = scenario::perform(|fabric: &Fabric| {
-            let (found, quiet) = machine::watched(|| attach::run(fabric, self.settings))?;
+            let (found, quiet) = Watch::begin()?.around(|| attach::run(fabric, self.settings))?;
             let mut add = |metric, value| samples.add(ATTACH, metric, Sample { value, quiet });
             for (times, p50, p99) in [
                 (&found.attach, Metric::AttachP50, Metric::AttachP99),

@@ -92,6 +92,7 @@ if [ "$which" != none ]; then
   package bookworm tinc tincd tinc
   package bookworm fastd fastd fastd
   package bookworm openvpn openvpn openvpn
+  package bookworm openssl openssl openssl
 fi
 if [ "$which" = all ]; then
   crate vpncloud vpncloud vpncloud

@@ -65,6 +65,9 @@ fn figures(samples: &Samples, title: &str, metrics: &[Metric]) {
 }
 
 fn attach(samples: &Samples) {
+    if !samples.rows().any(|row| Metric::ATTACH.iter().any(|one| row.figure(*one).is_some())) {
+        return;
+    }
     let mut table = Table::new("Attaching", Metric::ATTACH.iter().map(|metric| heading(*metric)).collect());
     for row in samples.rows().filter(|row| Metric::ATTACH.iter().any(|one| row.figure(*one).is_some())) {
         table.row("weft", Metric::ATTACH.iter().map(|metric| cell(row.figure(*metric))).collect());
@@ -87,7 +90,8 @@ fn ratios(samples: &Samples) {
         Better::Higher => metric.title().to_owned(),
         Better::Lower => format!("{} (less is better)", metric.title()),
     };
-    for against in ["kernel VXLAN", "the best peer"] {
+    let peers = metrics.iter().any(|&metric| samples.best_peer(metric).is_some());
+    for against in ["kernel VXLAN", "the best peer"].into_iter().take(if peers { 2 } else { 1 }) {
         let mut table = Table::new(&format!("Ratio to {against}"), metrics.iter().map(title).collect());
         let base = |metric| match against {
             "kernel VXLAN" => Some(("vxlan", samples.figure("vxlan", metric)?)),
@@ -112,7 +116,7 @@ fn ratios(samples: &Samples) {
 }
 
 fn targets(verdicts: &[Verdict]) {
-    let columns = ["found", "first reach", "goal", "reached", "against"];
+    let columns = ["found", "first reach", "goal", "reached", ""];
     let mut table = Table::new("Targets", columns.map(str::to_owned).to_vec());
     for verdict in verdicts {
         let sign = if verdict.target.better == Better::Higher { ">=" } else { "<=" };
@@ -151,7 +155,9 @@ fn reasons(samples: &Samples) {
 
 fn missing(row: &Row) -> Vec<String> {
     let absent = row.absent.iter().map(|reason| (reason, String::new()));
-    let failed = row.failures.iter().map(|(reason, count)| (reason, format!(" ({count} times)")));
+    let failed = row.failures.iter().map(|(reason, &count)| {
+        (reason, if count > 1 { format!(" ({count} times)") } else { String::new() })
+    });
     let line =
         |(reason, times): (&String, String)| format!("{:<17} {}{times}", row.description.name, brief(reason));
     absent.chain(failed).map(line).collect()

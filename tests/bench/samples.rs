@@ -164,3 +164,6 @@ impl Row {
         Some(Figure { median, low, high, used: values.len(), noisy })
     }
 }
+
+#[cfg(test)]
+mod tests;

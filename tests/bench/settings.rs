@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::metric::Metric;
+
 /// How much is measured, and how long each measurement takes.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -12,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) rounds: usize,
     /// A short run: one round, shorter samples.
     pub(crate) quick: bool,
+    /// How long each TCP run lasts; none is the default of each.
+    pub(crate) seconds: Option<u64>,
     /// Only these systems; empty is all.
     pub(crate) only: Vec<String>,
     /// Where `peers.sh` left the programs to compare with.
@@ -21,12 +25,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads `rounds=`, `quick=`, `only=`, `peers=` and `json=`; an empty value is the default.
+    /// Reads `rounds=`, `quick=`, `seconds=`, `only=`, `peers=` and `json=`; an empty value is the default.
     pub(crate) fn from_arguments(arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut rounds = None;
         let mut settings = Self {
             rounds: 0,
             quick: false,
+            seconds: None,
             only: Vec::new(),
             peers: "target/bench".into(),
             json: "target/bench.json".into(),
@@ -38,6 +43,9 @@ impl Settings {
                 (_, "") => {}
                 ("rounds", count) => rounds = Some(count.parse().context("ROUNDS is a number")?),
                 ("quick", flag) => settings.quick = flag != "0",
+                ("seconds", count) => {
+                    settings.seconds = Some(count.parse().context("TCP_SECONDS is a number")?)
+                }
                 ("only", names) => settings.only = names.split(',').map(str::to_owned).collect(),
                 ("peers", path) => settings.peers = path.into(),
                 ("json", path) => settings.json = path.into(),
@@ -46,6 +54,7 @@ impl Settings {
         }
         settings.rounds = rounds.unwrap_or(if settings.quick { 1 } else { 3 });
         ensure!((1..=100).contains(&settings.rounds), "ROUNDS is 1 to 100, not {}", settings.rounds);
+        ensure!(settings.seconds.is_none_or(|count| (1..=3600).contains(&count)), "TCP_SECONDS is 1 to 3600");
         Ok(settings)
     }
 
@@ -55,23 +64,25 @@ impl Settings {
     }
 
     /// How long one TCP run lasts, in whole seconds as iperf3 takes them.
-    pub(crate) fn tcp_seconds(&self) -> u64 {
-        if self.quick { 2 } else { 3 }
+    pub(crate) fn tcp_seconds(&self, metric: Metric) -> u64 {
+        // The one that CPU figures and most targets are made of is worth more time.
+        let default = if metric == Metric::Tcp1 && !self.quick { 3 } else { 2 };
+        self.seconds.unwrap_or(default)
     }
 
     /// How many rates the search for the highest packet rate tries, after the first blast.
     pub(crate) fn packet_steps(&self) -> usize {
-        if self.quick { 5 } else { 7 }
+        if self.quick { 5 } else { 6 }
     }
 
     /// How long each of those rates is offered.
     pub(crate) fn packet_step(&self) -> Duration {
-        Duration::from_millis(if self.quick { 250 } else { 400 })
+        Duration::from_millis(if self.quick { 250 } else { 300 })
     }
 
     /// How long one ping-pong lasts.
     pub(crate) fn ping_pong(&self) -> Duration {
-        Duration::from_millis(if self.quick { 400 } else { 700 })
+        Duration::from_millis(if self.quick { 400 } else { 500 })
     }
 
     /// How many containers are attached and detached.
@@ -82,5 +93,31 @@ impl Settings {
     /// How long addresses are allocated.
     pub(crate) fn allocating(&self) -> Duration {
         Duration::from_secs(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Settings> {
+        Settings::from_arguments(words.iter().map(|&word| word.to_owned()))
+    }
+
+    #[test]
+    fn empty_values_are_defaults_and_a_quick_run_has_one_round() {
+        let settings = read(&["rounds=", "quick=", "only="]).unwrap();
+        assert!(settings.rounds == 3 && !settings.quick && settings.wants("anything"));
+        assert_eq!(read(&["quick=1"]).unwrap().rounds, 1);
+        assert_eq!(read(&["quick=1", "rounds=2"]).unwrap().rounds, 2);
+        let some = read(&["only=raw,vxlan"]).unwrap();
+        assert!(some.wants("vxlan") && !some.wants("vnet"));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for words in ["rounds=0", "rounds=many", "seconds=0", "colour=red", "quick"] {
+            assert!(read(&[words]).is_err(), "{words}");
+        }
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn all(programs: &Programs) -> Vec<Box<dyn System>> {
     all.extend(wireguard::all(programs).into_iter().map(|one| Box::new(one) as Box<dyn System>));
     all.push(Box::new(taps::Tinc(programs.find_for("tincd", "tinc"))));
     all.push(Box::new(taps::Fastd(programs.find("fastd"))));
-    all.push(Box::new(taps::Openvpn(programs.find("openvpn"))));
+    all.push(Box::new(taps::Openvpn(programs.find("openvpn"), programs.find("openssl"))));
     all.push(Box::new(taps::Vpncloud(programs.find("vpncloud"))));
     all
 }

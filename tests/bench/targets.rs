@@ -157,10 +157,10 @@ impl Target {
             Vxlan => {
                 let base = samples.figure("vxlan", self.metric).ok_or("vxlan was not measured");
                 let ratio = ours.and_then(|ours| Ok(ours / base?.median));
-                (ratio, "vxlan".to_owned())
+                (ratio, "of vxlan".to_owned())
             }
             BestPeer => match samples.best_peer(self.metric) {
-                Some((name, best)) => (ours.map(|ours| ours / best.median), name.to_owned()),
+                Some((name, best)) => (ours.map(|ours| ours / best.median), format!("of {name}")),
                 None => (Err("no peer was measured".to_owned()), String::new()),
             },
         }

@@ -23,11 +23,24 @@ pub(super) fn busy() -> Result<Duration> {
     Ok(Duration::from_secs_f64(used.iter().sum::<f64>() / ticks as f64))
 }
 
-/// Does `work` and tells whether the machine was quiet before and after it.
-pub(super) fn watched<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
-    let before = is_quiet()?;
-    let found = work()?;
-    Ok((found, before && is_quiet()?))
+/// Looks at the machine between the measurements.
+pub(super) struct Watch {
+    quiet: bool,
+}
+
+impl Watch {
+    /// Looks for the first time.
+    pub(super) fn begin() -> Result<Self> {
+        Ok(Self { quiet: is_quiet()? })
+    }
+
+    /// Does `work` and tells whether the machine was quiet before and after it.
+    pub(super) fn around<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
+        let before = self.quiet;
+        let found = work();
+        self.quiet = is_quiet()?;
+        Ok((found?, before && self.quiet))
+    }
 }
 
 fn is_quiet() -> Result<bool> {

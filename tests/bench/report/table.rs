@@ -1,4 +1,5 @@
-//! A table of words: columns as wide as their longest word, the first to the left, the others to the right.
+//! A table of words: columns as wide as their longest word, the first to the left, the others to the right,
+//! but for a last one without a heading, which holds words.
 
 use std::fmt;
 
@@ -40,8 +41,11 @@ impl fmt::Display for Table {
         }
         for (name, cells) in &self.rows {
             write!(f, "\n{name:<first$}")?;
-            for (cell, width) in cells.iter().zip(&widths) {
-                write!(f, "  {cell:>width$}")?;
+            for ((cell, width), heading) in cells.iter().zip(&widths).zip(&self.headings) {
+                match heading.as_str() {
+                    "" => write!(f, "  {cell}")?,
+                    _ => write!(f, "  {cell:>width$}")?,
+                }
             }
         }
         Ok(())

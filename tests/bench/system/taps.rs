@@ -18,8 +18,8 @@ const NAMES: [&str; 2] = ["a", "b"];
 pub(super) struct Tinc(pub(super) Result<Program>);
 /// fastd with its fastest authenticated cipher.
 pub(super) struct Fastd(pub(super) Result<Program>);
-/// OpenVPN over UDP with AES-256-GCM.
-pub(super) struct Openvpn(pub(super) Result<Program>);
+/// OpenVPN over UDP with AES-256-GCM, and the openssl that makes its certificates.
+pub(super) struct Openvpn(pub(super) Result<Program>, pub(super) Result<Program>);
 /// vpncloud as a switch.
 pub(super) struct Vpncloud(pub(super) Result<Program>);
 
@@ -153,7 +153,7 @@ impl System for Openvpn {
     }
 
     fn obstacle(&self) -> Option<String> {
-        missing(&self.0)
+        missing(&self.0).or_else(|| missing(&self.1))
     }
 
     fn up(&self, fabric: &Fabric) -> Result<Stage> {
@@ -161,7 +161,7 @@ impl System for Openvpn {
         let file = |index: usize, what: &str| fabric.home().join(format!("openvpn{index}.{what}"));
         let mut prints = Vec::new();
         for index in [0, 1] {
-            prints.push(certificate(&file(index, "key"), &file(index, "pem"))?);
+            prints.push(certificate(found(&self.1)?, &file(index, "key"), &file(index, "pem"))?);
         }
         let far = [stage.hosts[1].address(), stage.hosts[0].address()];
         start_both(&mut stage, |index| {
@@ -179,12 +179,12 @@ impl System for Openvpn {
 }
 
 /// A self-signed certificate; returns its fingerprint as OpenVPN wants it.
-fn certificate(key: &Path, pem: &Path) -> Result<String> {
-    let mut request = Command::new("openssl");
+fn certificate(openssl: &Program, key: &Path, pem: &Path) -> Result<String> {
+    let mut request = openssl.command();
     request.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
     request.args(["-days", "2", "-subj", "/CN=bench", "-keyout"]).arg(key).arg("-out").arg(pem);
     ask(request, "")?;
-    let mut print = Command::new("openssl");
+    let mut print = openssl.command();
     print.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(pem);
     let said = ask(print, "")?;
     Ok(said.split_once('=').context("openssl prints no fingerprint")?.1.trim().to_owned())
@@ -206,6 +206,10 @@ impl System for Vpncloud {
     fn up(&self, fabric: &Fabric) -> Result<Stage> {
         let mut stage = bridged(fabric)?;
         let address = [stage.hosts[0].address(), stage.hosts[1].address()];
+        for index in [0, 1] {
+            // It looks for its own address by way of a public one, and gives up without a route there.
+            stage.hosts[index].netns().ip(&format!("route add default via {}", address[1 - index]))?;
+        }
         start_both(&mut stage, |index| {
             let mut vpncloud = found(&self.0)?.command();
             vpncloud.args(["--type", "tap", "--device", "tap0", "--mode", "switch", "--no-port-forwarding"]);

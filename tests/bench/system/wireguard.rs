@@ -30,7 +30,8 @@ pub(super) struct Wireguard {
 pub(super) fn all(programs: &Programs) -> Vec<Wireguard> {
     let peer = |name, about| Description { name, role: Role::Peer, about };
     let make = |description: Description, program: Result<Program>, arguments| {
-        let version = programs.fetched_version(description.name);
+        // Debian's wireguard-go tells the version of an older file; the package knows better.
+        let version = programs.fetched_version(description.name).filter(|_| program.is_ok());
         let version = version.or_else(|| super::version(&program));
         let wg = programs.find_for("wg", "wireguard-tools");
         Wireguard { description, program, arguments, wg, version }
