@@ -29,7 +29,7 @@ e2e: build ## the release binary in real network namespaces
 bench: build ## what this build reaches beside the kernel and other tunnels; docs/performance.md
 	$(CARGO) build --quiet --release -p weft-tests --bin bench
 	@tests/bench/peers.sh target/bench $(or $(PEERS),apt)
-	@tests/as-root.sh target/release/bench peers=target/bench json=target/bench.json \
+	@tests/as-root.sh target/release/bench whom=$(PEERS) peers=target/bench json=target/bench.json \
 	  rounds=$(ROUNDS) quick=$(QUICK) only=$(ONLY) seconds=$(TCP_SECONDS)
 
 check: setup-check ## format, lints, docs, licences and bans, dependency arrows

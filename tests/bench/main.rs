@@ -21,6 +21,7 @@ mod system;
 mod targets;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
@@ -29,8 +30,8 @@ use weft_tests::{deadline, scenario};
 use crate::measure::Session;
 use crate::programs::Programs;
 use crate::samples::Samples;
-use crate::settings::Settings;
-use crate::system::System;
+use crate::settings::{Peers, Settings};
+use crate::system::{Role, System};
 
 fn main() -> ExitCode {
     match clean_up_when_interrupted().and_then(|()| run()) {
@@ -58,38 +59,53 @@ fn clean_up_when_interrupted() -> Result<()> {
 
 fn run() -> Result<()> {
     let settings = Settings::from_arguments(std::env::args().skip(1))?;
-    let programs = Programs::new(&settings.peers);
+    let programs = Programs::new(&settings.peers, settings.whom == Peers::Crates);
     let iperf3 = programs.find("iperf3").context("iperf3 measures TCP and cannot be had")?;
     system::sweep();
     let begin = deadline::now();
-    let systems: Vec<Box<dyn System>> =
-        system::all(&programs).into_iter().filter(|one| settings.wants(one.name())).collect();
-    ensure!(!systems.is_empty(), "no system is called {:?}", settings.only);
+    let asked = |one: &dyn System| {
+        settings.wants(one.name()) && (settings.whom != Peers::None || one.description().role != Role::Peer)
+    };
+    let mut systems = system::all(&programs);
+    systems.retain(|one| asked(one.as_ref()));
+    ensure!(
+        !systems.is_empty() || settings.wants(measure::ATTACH),
+        "there is no row of the name {}",
+        settings.only.join(", ")
+    );
     let mut samples = Samples::new(systems.iter().map(|one| one.description()).collect());
     let session = Session { iperf3: &iperf3, settings: &settings };
     for round in 0..settings.rounds {
-        let mut order: Vec<&dyn System> = systems.iter().map(AsRef::as_ref).collect();
-        // Who comes first changes from round to round, who follows whom does not.
-        order.rotate_left(round * systems.len() / settings.rounds);
-        for system in order {
-            let heading = format!("round {}/{}  {}", round + 1, settings.rounds, system.name());
-            match samples.absent(system.name()) {
-                Some(_) => continue,
-                None => report::progress(&heading, begin.elapsed()),
-            }
-            session.play(system, &mut samples);
-        }
-        if settings.wants(measure::ATTACH) {
-            report::progress(
-                &format!("round {}/{}  {}", round + 1, settings.rounds, measure::ATTACH),
-                begin.elapsed(),
-            );
-            session.attach(&mut samples);
-        }
+        play(round, &systems, &session, &mut samples, begin);
     }
     let verdicts = targets::judge(&samples);
     report::print(&samples, &verdicts, &settings, begin.elapsed());
     report::write(&samples, &verdicts, &settings, begin.elapsed())?;
     ensure!(samples.measured_anything(), "nothing could be measured");
     Ok(())
+}
+
+/// One round: every system once.
+fn play(
+    round: usize,
+    systems: &[Box<dyn System>],
+    session: &Session<'_>,
+    samples: &mut Samples,
+    begin: Instant,
+) {
+    let rounds = session.settings.rounds;
+    let announce = |name| report::progress(&format!("round {}/{rounds}  {name}", round + 1), begin.elapsed());
+    let mut order: Vec<&dyn System> = systems.iter().map(AsRef::as_ref).collect();
+    // Who comes first changes from round to round, who follows whom does not.
+    order.rotate_left(round * systems.len() / rounds);
+    for system in order {
+        if samples.absent(system.name()).is_none() {
+            announce(system.name());
+            session.play(system, samples);
+        }
+    }
+    if session.settings.wants(measure::ATTACH) {
+        announce(measure::ATTACH);
+        session.attach(samples);
+    }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     folder: PathBuf,
+    crates: bool,
 }
 
 /// A program that is there.
@@ -20,9 +21,9 @@ pub(crate) struct Program {
 }
 
 impl Programs {
-    /// Looks on the `PATH` and below this folder.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()) }
+    /// Looks on the `PATH` and below this folder; for crates built there only when they are asked for.
+    pub(crate) fn new(folder: &Path, crates: bool) -> Self {
+        Self { crates, folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()) }
     }
 
     /// A program of this machine, or the Debian 12 package's.
@@ -53,7 +54,7 @@ impl Programs {
 
     fn in_folder(&self, name: &str) -> Option<Program> {
         let path = self.folder.join("bin").join(name);
-        path.is_file().then_some(Program { path, libraries: None })
+        (self.crates && path.is_file()).then_some(Program { path, libraries: None })
     }
 
     fn in_suite(&self, suite: &str, name: &str) -> Option<Program> {

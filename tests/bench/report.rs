@@ -3,6 +3,7 @@
 mod json;
 mod table;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Error;
@@ -16,9 +17,9 @@ use crate::system::Role;
 use crate::targets::Verdict;
 use table::Table;
 
-#[expect(clippy::print_stdout, reason = "the program's output")]
+/// A line for people; when nobody reads on, the JSON file is still worth writing.
 fn say(line: &str) {
-    println!("{}", line.trim_end());
+    let _ = writeln!(std::io::stdout(), "{}", line.trim_end());
 }
 
 /// Says why there is no result.
@@ -42,9 +43,9 @@ pub(crate) fn print(samples: &Samples, verdicts: &[Verdict], settings: &Settings
     say("");
     let (all, noisy) = samples.count();
     say(&format!(
-        "{} rounds in {} s; median and range of the rounds. {noisy} of {all} samples were taken beside other load; `~` \
+        "{} in {} s; median and range of the rounds. {noisy} of {all} samples were taken beside other load; `~` \
          marks figures that had to use them.",
-        settings.rounds,
+        if settings.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", settings.rounds) },
         took.as_secs()
     ));
     say("`wire`: nothing larger than the MTU crosses the cable between the hosts.");
@@ -56,23 +57,27 @@ pub(crate) fn print(samples: &Samples, verdicts: &[Verdict], settings: &Settings
     reasons(samples);
 }
 
+/// A table without a row says nothing.
+fn show(table: &Table) {
+    if !table.is_empty() {
+        say(&table.to_string());
+    }
+}
+
 fn figures(samples: &Samples, title: &str, metrics: &[Metric]) {
     let mut table = Table::new(title, metrics.iter().map(|metric| heading(*metric)).collect());
     for row in samples.systems() {
         table.row(row.description.name, metrics.iter().map(|metric| cell(row.figure(*metric))).collect());
     }
-    say(&table.to_string());
+    show(&table);
 }
 
 fn attach(samples: &Samples) {
-    if !samples.rows().any(|row| Metric::ATTACH.iter().any(|one| row.figure(*one).is_some())) {
-        return;
-    }
     let mut table = Table::new("Attaching", Metric::ATTACH.iter().map(|metric| heading(*metric)).collect());
     for row in samples.rows().filter(|row| Metric::ATTACH.iter().any(|one| row.figure(*one).is_some())) {
         table.row("weft", Metric::ATTACH.iter().map(|metric| cell(row.figure(*metric))).collect());
     }
-    say(&table.to_string());
+    show(&table);
 }
 
 /// Ours against the kernel's VXLAN and the best peer.
@@ -111,7 +116,7 @@ fn ratios(samples: &Samples) {
             };
             table.row(row.description.name, metrics.iter().map(ratio).collect());
         }
-        say(&table.to_string());
+        show(&table);
     }
 }
 
@@ -136,7 +141,7 @@ fn targets(verdicts: &[Verdict]) {
             ],
         );
     }
-    say(&table.to_string());
+    show(&table);
 }
 
 /// Who stood there, and what could not be measured and why.

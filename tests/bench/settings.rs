@@ -7,6 +7,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::metric::Metric;
 
+/// Whom to compare with: what was fetched for an earlier run does not count unless it is asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Peers {
+    /// Nobody but the kernel.
+    None,
+    /// Those that Debian packages.
+    Packages,
+    /// Those that are crates, too.
+    Crates,
+}
+
 /// How much is measured, and how long each measurement takes.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -18,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) seconds: Option<u64>,
     /// Only these systems; empty is all.
     pub(crate) only: Vec<String>,
+    /// Whom to compare with.
+    pub(crate) whom: Peers,
     /// Where `peers.sh` left the programs to compare with.
     pub(crate) peers: PathBuf,
     /// Where the figures go.
@@ -25,7 +38,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads `rounds=`, `quick=`, `seconds=`, `only=`, `peers=` and `json=`; an empty value is the default.
+    /// Reads `rounds=`, `quick=`, `seconds=`, `only=`, `whom=`, `peers=` and `json=`; an empty value is the default.
     pub(crate) fn from_arguments(arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut rounds = None;
         let mut settings = Self {
@@ -33,6 +46,7 @@ impl Settings {
             quick: false,
             seconds: None,
             only: Vec::new(),
+            whom: Peers::Packages,
             peers: "target/bench".into(),
             json: "target/bench.json".into(),
         };
@@ -47,6 +61,10 @@ impl Settings {
                     settings.seconds = Some(count.parse().context("TCP_SECONDS is a number")?)
                 }
                 ("only", names) => settings.only = names.split(',').map(str::to_owned).collect(),
+                ("whom", "none") => settings.whom = Peers::None,
+                ("whom", "apt") => settings.whom = Peers::Packages,
+                ("whom", "all") => settings.whom = Peers::Crates,
+                ("whom", other) => bail!("PEERS is none, apt or all, not {other}"),
                 ("peers", path) => settings.peers = path.into(),
                 ("json", path) => settings.json = path.into(),
                 _ => bail!("unknown word: {word}"),
@@ -116,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for words in ["rounds=0", "rounds=many", "seconds=0", "colour=red", "quick"] {
+        for words in ["rounds=0", "rounds=many", "seconds=0", "colour=red", "whom=everybody", "quick"] {
             assert!(read(&[words]).is_err(), "{words}");
         }
     }

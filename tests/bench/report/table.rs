@@ -17,6 +17,11 @@ impl Table {
         Self { title: title.to_owned(), headings, rows: Vec::new() }
     }
 
+    /// Whether there is no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Adds a row.
     pub(super) fn row(&mut self, name: &str, cells: Vec<String>) {
         self.rows.push((name.to_owned(), cells));
