@@ -9,6 +9,7 @@ mod facts;
 mod inside;
 mod kernel;
 mod monitor;
+mod nft;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod observe;
 mod offload;
@@ -29,6 +30,7 @@ use crate::mac::MacAddr;
 use crate::names::{BridgeName, PortId, Role};
 use crate::plan;
 use kernel::Kernel;
+use nft::Nft;
 
 pub use monitor::Monitor;
 pub use routes::HostRoute;
@@ -40,6 +42,7 @@ const ROUNDS: usize = 4;
 pub struct Fastpath {
     bridge: BridgeName,
     kernel: Kernel,
+    nft: Nft,
 }
 
 /// What converging did.
@@ -68,7 +71,7 @@ impl Fastpath {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn new(bridge: BridgeName) -> Result<Self, Error> {
-        Ok(Self { bridge, kernel: Kernel::open()? })
+        Ok(Self { nft: Nft::open(&bridge), kernel: Kernel::open()?, bridge })
     }
 
     /// The bridge this is about.

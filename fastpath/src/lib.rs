@@ -9,6 +9,7 @@
 //! mac names link                     words: addresses, names and marks, one interface
 //! desired actual change plan         pure: the wish, the picture, one step, the way
 //! support error container            what a host can do; what went wrong; what an attachment asks
+//! filter                             who may speak VXLAN to us: the same four words for one nftables table
 //! io                                 netlink, ioctl and /proc/sys: look, apply, attach, watch
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod change;
 pub mod container;
 pub mod desired;
 pub mod error;
+pub mod filter;
 mod io;
 pub mod link;
 pub mod mac;
@@ -32,6 +34,7 @@ pub use change::Change;
 pub use container::{Attached, ContainerLink, DefaultRoute, StandingLink};
 pub use desired::{ContainerPort, Desired, Sleeve};
 pub use error::Error;
+pub use filter::{Filter, FilterChange, FilterState, plan_filter};
 pub use io::{Fastpath, HostRoute, Monitor, Report, Teardown};
 pub use mac::MacAddr;
 pub use names::{BridgeName, PortId};

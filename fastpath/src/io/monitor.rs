@@ -34,15 +34,19 @@ impl Fastpath {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn monitor() -> Result<Monitor, Error> {
-        let failed = |error: io::Error| Error::kernel("netlink monitor", "open", &error);
-        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
-        let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
-        socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed)?;
-        Ok(Monitor { socket, buffer: Vec::with_capacity(8192), due: None })
+        Monitor::listen(NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
     }
 }
 
 impl Monitor {
+    /// Listens to groups of one netlink protocol.
+    pub(super) fn listen(protocol: isize, groups: u32) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::kernel("netlink monitor", "open", &error);
+        let mut socket = TokioSocket::new(protocol).map_err(failed)?;
+        socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(8192), due: None })
+    }
+
     /// Returns when something has changed since the last return. May be dropped and called again.
     ///
     /// # Errors

@@ -1,0 +1,194 @@
+//! The filter as a table: what is fixed are rules, what moves are elements.
+//!
+//! ```text
+//! table inet weft-<bridge> {
+//!   set ours      { type ifname }           the bridge and its ports
+//!   set mesh_tcp  { type inet_service }     TCP 6783
+//!   set mesh_udp  { type inet_service }     UDP 6783, 6784, 6785
+//!   set sources4  { type ipv4_addr }        peers on fastpath now
+//!   set sources6  { type ipv6_addr }
+//!
+//!   chain input {                           what this host itself would get
+//!     type filter hook input priority -300; policy accept;
+//!     iifname @ours tcp dport @mesh_tcp counter drop
+//!     iifname @ours udp dport @mesh_udp counter drop
+//!     udp dport 6784 goto vxlan
+//!   }
+//!   chain forward {                         what this host would pass on to another
+//!     type filter hook forward priority -300; policy accept;
+//!     iifname @ours oifname != @ours tcp dport @mesh_tcp counter drop
+//!     iifname @ours oifname != @ours udp dport @mesh_udp counter drop
+//!   }
+//!   chain vxlan {
+//!     iifname @ours counter drop
+//!     ip daddr <destination> ip saddr @sources4 accept
+//!     ip6 daddr <destination> ip6 saddr @sources6 accept
+//!     counter drop
+//!   }
+//! }
+//! ```
+//!
+//! Why these hooks and not `prerouting`: only after routing is a packet whole (fragments are joined) and its port
+//! the one that the socket will see (destination NAT is done), so neither gets a packet past us. And connection
+//! tracking keeps a new entry only at the end of `input`, so at -300 a flood of forged sources leaves no trace there.
+//!
+//! Why `oifname != @ours`: with `br_netfilter` frames from container to container, or to a peer's container, come
+//! through `forward` too, from the bridge to the bridge. Port 6783 of a container is its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Filter;
+use super::table::{Base, Chain, Element, Expression, Header, Key, Meta, Rule, Set, Table};
+
+/// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
+const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
+/// `NF_IP_PRI_RAW`: before everybody's ordinary filters.
+const PRIORITY: i32 = -300;
+
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// `IPPROTO_TCP` and `IPPROTO_UDP`.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+const OURS: &str = "ours";
+const MESH_TCP: &str = "mesh_tcp";
+const MESH_UDP: &str = "mesh_udp";
+const SOURCES4: &str = "sources4";
+const SOURCES6: &str = "sources6";
+/// The chain that judges VXLAN.
+pub(crate) const VXLAN: &str = "vxlan";
+
+/// The longest name an interface can have; a longer one names none.
+const NAME_LIMIT: usize = 15;
+
+/// The table of a filter.
+pub(super) fn table(filter: &Filter) -> Table {
+    let chains = [("input", input(filter)), ("forward", forward()), (VXLAN, vxlan(filter))];
+    let chains = chains.map(|(name, chain)| (name.to_owned(), chain));
+    Table { flags: 0, chains: BTreeMap::from(chains), sets: sets(filter) }
+}
+
+fn sets(filter: &Filter) -> BTreeMap<String, Set> {
+    let ports = |ports: &BTreeSet<u16>| ports.iter().copied().map(Element::Port).collect::<BTreeSet<_>>();
+    let fits = |name: &&String| (1..=NAME_LIMIT).contains(&name.len()) && !name.contains('\0');
+    let ours = filter.ours.iter().filter(fits).cloned().map(Element::Interface).collect();
+    let sources = filter.sources.iter().map(IpAddr::to_canonical);
+    let (four, six): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = sources.partition(IpAddr::is_ipv4);
+    let addresses = |some: BTreeSet<IpAddr>| some.into_iter().map(Element::Address).collect();
+    let mut udp = ports(&filter.mesh_udp);
+    udp.insert(Element::Port(filter.vxlan_port));
+    let sets = [
+        (OURS, Key::Interface, ours),
+        (MESH_TCP, Key::Port, ports(&filter.mesh_tcp)),
+        (MESH_UDP, Key::Port, udp),
+        (SOURCES4, Key::Ipv4, addresses(four)),
+        (SOURCES6, Key::Ipv6, addresses(six)),
+    ];
+    sets.into_iter().map(|(name, key, elements)| (name.to_owned(), Set { key, flags: 0, elements })).collect()
+}
+
+fn input(filter: &Filter) -> Chain {
+    let rules = vec![
+        drop("no container reaches the mesh", [iifname_ours(), port(TCP), within(MESH_TCP)]),
+        drop("no container reaches the mesh", [iifname_ours(), port(UDP), within(MESH_UDP)]),
+        Rule {
+            expressions: [port(UDP), is(&filter.vxlan_port.to_be_bytes())]
+                .concat()
+                .into_iter()
+                .chain([Expression::Goto(VXLAN.to_owned())])
+                .collect(),
+            comment: "VXLAN".to_owned(),
+        },
+    ];
+    Chain { base: Some(base(INPUT)), rules }
+}
+
+fn forward() -> Chain {
+    let elsewhere = || vec![Expression::Meta(Meta::InterfaceOut), Expression::NotIn(OURS.to_owned())];
+    let why = "no container reaches the mesh of another host";
+    let rules = vec![
+        drop(why, [iifname_ours(), elsewhere(), port(TCP), within(MESH_TCP)]),
+        drop(why, [iifname_ours(), elsewhere(), port(UDP), within(MESH_UDP)]),
+    ];
+    Chain { base: Some(base(FORWARD)), rules }
+}
+
+fn vxlan(filter: &Filter) -> Chain {
+    let destination = filter.destination.map(|address| address.to_canonical());
+    let destination = destination.filter(|address| !address.is_unspecified());
+    let mut rules = vec![drop("not from a container", [iifname_ours()])];
+    // A destination of one family leaves no way in for the other.
+    if destination.is_none_or(|address| address.is_ipv4()) {
+        rules.push(from_peers(IPV4, 12, 16, 4, SOURCES4, destination));
+    }
+    if destination.is_none_or(|address| address.is_ipv6()) {
+        rules.push(from_peers(IPV6, 8, 24, 16, SOURCES6, destination));
+    }
+    rules.push(drop::<0>("not from a stranger", []));
+    Chain { base: None, rules }
+}
+
+/// Accepts what comes from a set of addresses; `source` and `target` are where the header has them.
+fn from_peers(
+    family: u8,
+    source: u32,
+    target: u32,
+    length: u32,
+    set: &str,
+    destination: Option<IpAddr>,
+) -> Rule {
+    let network = |offset| Expression::Payload { header: Header::Network, offset, length };
+    let mut expressions = vec![Expression::Meta(Meta::Family), Expression::Is(vec![family])];
+    if let Some(address) = destination {
+        expressions.push(network(target));
+        expressions.extend(is(&octets(address)));
+    }
+    expressions.push(network(source));
+    expressions.push(Expression::In(set.to_owned()));
+    expressions.push(Expression::Accept);
+    Rule { expressions, comment: "from a peer".to_owned() }
+}
+
+/// The bytes of an address as a packet has them.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    }
+}
+
+fn base(hook: u32) -> Base {
+    Base { kind: "filter".to_owned(), hook, priority: PRIORITY, accepts: true }
+}
+
+fn iifname_ours() -> Vec<Expression> {
+    vec![Expression::Meta(Meta::InterfaceIn), Expression::In(OURS.to_owned())]
+}
+
+/// Takes the destination port of a protocol that has ports.
+fn port(protocol: u8) -> Vec<Expression> {
+    vec![
+        Expression::Meta(Meta::Protocol),
+        Expression::Is(vec![protocol]),
+        Expression::Payload { header: Header::Transport, offset: 2, length: 2 },
+    ]
+}
+
+fn is(bytes: &[u8]) -> Vec<Expression> {
+    vec![Expression::Is(bytes.to_vec())]
+}
+
+fn within(set: &str) -> Vec<Expression> {
+    vec![Expression::In(set.to_owned())]
+}
+
+/// A rule that counts and drops what all of this holds for.
+fn drop<const N: usize>(why: &str, conditions: [Vec<Expression>; N]) -> Rule {
+    let mut expressions = conditions.concat();
+    expressions.extend([Expression::Counter, Expression::Drop]);
+    Rule { expressions, comment: why.to_owned() }
+}

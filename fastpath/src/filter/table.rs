@@ -1,0 +1,241 @@
+//! An nftables table in our words: as much of the kernel's language as the filter is written in.
+//!
+//! The wish and what the kernel shows are the same types, so they can be compared. What stands in the table and is
+//! not in our language becomes `Other`, which is never wanted. Every expression works on the kernel's register 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use super::change::FilterChange;
+
+/// What stands of the filter, and what it has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FilterState {
+    /// The table; None: there is none.
+    pub table: Option<Table>,
+    /// What it has dropped since it was last written as a whole.
+    pub dropped: Dropped,
+}
+
+/// How much was dropped, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// VXLAN that came from no peer, on an interface of ours, or to another address than ours.
+    pub vxlan: Count,
+    /// What came from our bridge and wanted to a port of the mesh.
+    pub mesh: Count,
+}
+
+/// Packets and the bytes in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the network header on.
+    pub bytes: u64,
+}
+
+/// A table of the family `inet`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// The kernel's flags; 1 is "dormant": it stands and does nothing.
+    pub flags: u32,
+    /// The chains, by name.
+    pub chains: BTreeMap<String, Chain>,
+    /// The sets, by name.
+    pub sets: BTreeMap<String, Set>,
+}
+
+/// A chain of rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chain {
+    /// Where packets enter it; None: only from another chain.
+    pub base: Option<Base>,
+    /// The rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where a chain stands in a packet's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The kind of chain: `filter`.
+    pub kind: String,
+    /// The kernel's number of the hook.
+    pub hook: u32,
+    /// Its place among the chains of the hook; lower comes first.
+    pub priority: i32,
+    /// Whether what passes all rules goes on; otherwise it is dropped.
+    pub accepts: bool,
+}
+
+/// A rule: expressions from left to right, until one does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// The expressions.
+    pub expressions: Vec<Expression>,
+    /// What it is for, shown by `nft list table`.
+    pub comment: String,
+}
+
+/// One part of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expression {
+    /// Takes a fact about the packet.
+    Meta(Meta),
+    /// Takes bytes of the packet.
+    Payload {
+        /// From the start of which header.
+        header: Header,
+        /// The first byte.
+        offset: u32,
+        /// How many.
+        length: u32,
+    },
+    /// Holds when what was taken are these bytes.
+    Is(Vec<u8>),
+    /// Holds when what was taken is in the set.
+    In(String),
+    /// Holds when what was taken is not in the set.
+    NotIn(String),
+    /// Counts the packet.
+    Counter,
+    /// Drops the packet for good.
+    Drop,
+    /// Ends this table's say in the matter; other tables still have theirs.
+    Accept,
+    /// Goes on in another chain and does not come back.
+    Goto(String),
+    /// Something we never write.
+    Other(String),
+}
+
+/// A fact about a packet that is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meta {
+    /// The name of the interface it came in by.
+    InterfaceIn,
+    /// The name of the interface it will leave by.
+    InterfaceOut,
+    /// IPv4 or IPv6.
+    Family,
+    /// The protocol in it, such as UDP.
+    Protocol,
+}
+
+/// A header of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// IPv4 or IPv6.
+    Network,
+    /// TCP or UDP.
+    Transport,
+}
+
+/// A set that rules ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// What its elements are.
+    pub key: Key,
+    /// The kernel's flags; 0: a plain set whose elements may change.
+    pub flags: u32,
+    /// The elements.
+    pub elements: BTreeSet<Element>,
+}
+
+/// What the elements of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// IPv4 addresses.
+    Ipv4,
+    /// IPv6 addresses.
+    Ipv6,
+    /// Interface names.
+    Interface,
+    /// TCP or UDP ports.
+    Port,
+    /// Something else.
+    Other,
+}
+
+/// An element of a set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// An address.
+    Address(IpAddr),
+    /// An interface name.
+    Interface(String),
+    /// A port.
+    Port(u16),
+    /// Bytes that are none of these.
+    Other(Vec<u8>),
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Interface(name) => f.write_str(name),
+            Self::Port(port) => write!(f, "{port}"),
+            Self::Other(bytes) => write!(f, "{bytes:02x?}"),
+        }
+    }
+}
+
+impl Table {
+    /// What is not as wanted apart from the elements of sets, in words; None when all is.
+    pub fn difference(&self, wanted: &Self) -> Option<String> {
+        if self.flags != wanted.flags {
+            let cause = if self.flags & 1 == 1 { "it is dormant" } else { "its flags differ" };
+            return Some(cause.to_owned());
+        }
+        let sets = compare("set", &self.sets, &wanted.sets, |found, wanted| {
+            (found.key, found.flags) == (wanted.key, wanted.flags)
+        });
+        sets.or_else(|| compare("chain", &self.chains, &wanted.chains, |found, wanted| found == wanted))
+    }
+}
+
+/// The first entry that is missing, different or too many.
+fn compare<T>(
+    what: &str,
+    found: &BTreeMap<String, T>,
+    wanted: &BTreeMap<String, T>,
+    same: impl Fn(&T, &T) -> bool,
+) -> Option<String> {
+    for (name, wanted) in wanted {
+        match found.get(name) {
+            None => return Some(format!("{what} {name} is missing")),
+            Some(found) if !same(found, wanted) => return Some(format!("{what} {name} differs")),
+            Some(_) => {}
+        }
+    }
+    let strange = found.keys().find(|name| !wanted.contains_key(*name))?;
+    Some(format!("{what} {strange} is not ours"))
+}
+
+impl FilterState {
+    /// Changes the picture as the kernel would be changed.
+    pub fn after(&mut self, change: &FilterChange) {
+        match change {
+            FilterChange::Create { filter } | FilterChange::Replace { filter, .. } => {
+                *self = Self { table: Some(filter.table()), dropped: Dropped::default() };
+            }
+            FilterChange::Add { set, elements } => {
+                if let Some(set) = self.set(set) {
+                    set.elements.extend(elements.iter().cloned());
+                }
+            }
+            FilterChange::Remove { set, elements } => {
+                if let Some(set) = self.set(set) {
+                    set.elements.retain(|element| !elements.contains(element));
+                }
+            }
+            FilterChange::Delete => *self = Self::default(),
+        }
+    }
+
+    fn set(&mut self, name: &str) -> Option<&mut Set> {
+        self.table.as_mut()?.sets.get_mut(name)
+    }
+}
