@@ -3,7 +3,7 @@
 //! VXLAN asks nobody for a name: the kernel takes any UDP packet on its port for a frame and learns from it. So
 //! only the peers that are served by it are let through, and nothing that comes from our own bridge may go to a
 //! port of the mesh, on this host or through it on another, or a container could inject frames through its host's
-//! masquerade. The filter is one nftables table of ours (drawn in [`rules`]). What we drop stays dropped, whatever
+//! masquerade. The filter is one nftables table of ours (drawn in `filter/rules.rs`). What we drop stays dropped, whatever
 //! iptables, Docker or kube-proxy say; what we let through still has to pass all of theirs.
 //!
 //! As with links: the wish ([`Filter`]), the picture ([`FilterState`]), and the way between them as a pure

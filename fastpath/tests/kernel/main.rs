@@ -8,7 +8,9 @@
 mod attach;
 mod capture;
 mod converge;
+mod filter;
 mod host;
+mod intruder;
 mod packet;
 mod undo;
 mod world;
