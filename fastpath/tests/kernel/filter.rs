@@ -248,40 +248,48 @@ fn a_transaction_that_is_refused_in_part_changes_nothing_and_says_what_was_refus
     });
 }
 
-#[test]
+/// The filter of the tests with so many sources.
+fn many(count: u32) -> Filter {
+    let sources = (0..count).map(|at| IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + at))).collect();
+    Filter { sources, ..filter() }
+}
+
+/// How long some work takes when nobody else has the processor: the best of several tries.
 #[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+fn best(mut before: impl FnMut(), mut work: impl FnMut()) -> Duration {
+    let once = |_| {
+        before();
+        let clock = Instant::now();
+        work();
+        clock.elapsed()
+    };
+    (0..10).map(once).min().unwrap()
+}
+
+#[test]
 fn a_thousand_sources_are_written_in_an_eyeblink_and_one_more_is_nothing() {
     alone(|| {
-        let many = |count: u32| {
-            let mut filter = filter();
-            filter.sources = (0..count).map(|at| IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + at))).collect();
-            filter
-        };
-        let mut fastpath = fastpath();
-        let clock = Instant::now();
-        fastpath.converge_filter(Some(&many(1000))).unwrap();
-        let first = clock.elapsed();
         let (all, one_more) = (many(1000), many(1001));
-        let clock = Instant::now();
-        fastpath.converge_filter(Some(&one_more)).unwrap();
-        let second = clock.elapsed();
-        let clock = Instant::now();
-        for _ in 0..50 {
-            assert_eq!(fastpath.converge_filter(Some(&one_more)).unwrap(), []);
-        }
-        let nothing = clock.elapsed() / 50;
-        let clock = Instant::now();
-        assert_eq!(converge(Some(&one_more)), [], "adopted");
-        let adopted = clock.elapsed();
-        println!("1,000: {first:?}, one more: {second:?}, none: {nothing:?}, adopted: {adopted:?}");
+        let fastpath = std::cell::RefCell::new(fastpath());
+        let wish = |filter: Option<&Filter>| fastpath.borrow_mut().converge_filter(filter).unwrap();
+        let first = best(|| drop(wish(None)), || assert_eq!(wish(Some(&all)).len(), 1));
+        let element = best(|| drop(wish(Some(&all))), || assert_eq!(wish(Some(&one_more)).len(), 1));
+        let nothing = best(|| (), || assert_eq!(wish(Some(&one_more)), []));
+        let adopted = best(|| (), || assert_eq!(converge(Some(&one_more)), []));
+        println!("1,000: {first:?}, one more: {element:?}, none: {nothing:?}, adopted: {adopted:?}");
         assert!(first < Duration::from_millis(50), "{first:?}");
-        assert!(second < Duration::from_millis(5), "{second:?}");
+        assert!(element < Duration::from_millis(5), "{element:?}");
+        assert!(nothing < Duration::from_millis(5), "{nothing:?}");
         assert!(adopted < Duration::from_millis(50), "{adopted:?}");
-        // More than one message, more than one datagram of a list.
-        converge(Some(&many(5000)));
-        assert_eq!(converge(Some(&many(5000))), []);
-        assert_eq!(converge(Some(&all)).len(), 1);
-        assert_eq!(converge(Some(&all)), []);
+    });
+}
+
+#[test]
+fn more_elements_than_one_message_holds_are_written_and_read() {
+    alone(|| {
+        for (count, changes) in [(5000, 1), (5000, 0), (10, 1), (5000, 1), (0, 1), (0, 0)] {
+            assert_eq!(converge(Some(&many(count))).len(), changes, "{count}");
+        }
     });
 }
 
@@ -303,8 +311,7 @@ fn a_change_of_others_is_told_and_quiet_is_quiet() {
 #[test]
 fn while_others_change_their_tables_ours_is_read_whole() {
     Namespace::new().block_on(|| async {
-        let mut filter = filter();
-        filter.sources = (0..3000_u32).map(|at| IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + at))).collect();
+        let filter = many(3000);
         converge(Some(&filter));
         std::thread::scope(|scope| {
             let noise = scope.spawn(|| {

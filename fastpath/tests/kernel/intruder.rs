@@ -91,6 +91,12 @@ impl World {
         });
     }
 
+    /// Sends bridged frames through the hooks of IP, as Docker and Kubernetes have it; false where the kernel
+    /// has no `br_netfilter`.
+    fn bridged_frames_pass_iptables(&self) -> bool {
+        self.host.run(|| std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").is_ok())
+    }
+
     fn dropped(&self) -> Dropped {
         self.host.block_on(|| async { fastpath().observe_filter().unwrap().dropped })
     }
@@ -193,7 +199,11 @@ fn fragments_do_not_get_past() {
 fn a_container_reaches_no_mesh_port_of_any_host_and_everything_else() {
     let world = World::new(&wanted());
     let mut refused = 0;
-    for host in [(&world.host, BRIDGE), (&world.host, HOST[0]), (&world.peer, PEER[0])] {
+    let hosts = [(&world.host, BRIDGE), (&world.host, HOST[0]), (&world.peer, PEER[0])];
+    for (at, host) in hosts.into_iter().chain(hosts).enumerate() {
+        if at == hosts.len() && !world.bridged_frames_pass_iptables() {
+            break;
+        }
         for port in [6783, 6784, 6785] {
             assert!(!arrives(&world.one, host, port), "{} {port}", host.1);
             refused += 1;
@@ -240,13 +250,7 @@ fn destination_nat_leads_no_container_to_a_mesh_port() {
 #[test]
 fn between_containers_all_ports_are_their_own_even_through_br_netfilter() {
     let world = World::new(&wanted());
-    let call = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    let filtered = world.host.run(|| {
-        std::fs::exists(call).unwrap() && {
-            std::fs::write(call, "1").unwrap();
-            true
-        }
-    });
+    let filtered = world.bridged_frames_pass_iptables();
     assert!(arrives(&world.one, (&world.two, "10.32.0.2"), 6784), "br_netfilter: {filtered}");
     assert!(connects(&world.one, (&world.two, "10.32.0.2"), 6783, SOON), "br_netfilter: {filtered}");
     assert_eq!(world.dropped(), Dropped::default());
