@@ -18,6 +18,13 @@ impl Node {
             let text = format!("{} uses an address that belongs to another peer now", a.key.id);
             DoctorLine::error("attachment", text, "detach it and attach it again to get another address")
         }));
+        lines.extend(self.faults().into_iter().map(|fault| {
+            DoctorLine::warning(
+                "addresses",
+                fault,
+                "launch every router of a cluster with the same --range and version",
+            )
+        }));
         lines.extend(self.peer_lines(now));
         lines
     }

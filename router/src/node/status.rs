@@ -59,10 +59,17 @@ impl Node {
         if let Some(Err(error)) = &self.bridge {
             warnings.push(format!("the kernel is not as it should be: {error}"));
         }
+        warnings.extend(self.faults());
         if self.durability.poll_timeout().is_some() {
             warnings.push("the state cannot be written: nothing new is promised until it can".to_owned());
         }
         warnings
+    }
+
+    /// What was wrong with what peers said about addresses; none of it was used.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let faults = self.ipam.iter().flat_map(|ipam| ipam.status().faults);
+        faults.map(|(peer, reason)| format!("{}: {reason}", self.nickname(peer))).collect()
     }
 
     /// One entry per live session and per target being dialled.
