@@ -22,7 +22,7 @@ use ipnet::{IpNet, Ipv4Net};
 pub use init::Init;
 pub use limits::{Capture, LogFormat, MetricsAddress, Mtu};
 pub use names::{InterfaceName, Nickname};
-pub use peer_address::{PeerAddress, PeerTransport};
+pub use peer_address::{LaterTransport, PeerAddress, PeerTransport};
 pub use ports::Ports;
 pub use range::Range;
 pub use secret::Secret;

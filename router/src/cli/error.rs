@@ -2,7 +2,10 @@
 
 use weft_api::{ApiError, NetnsError};
 
-use crate::{config::ConfigError, exit_code::ExitCode};
+use crate::{
+    config::{ConfigError, LaterTransport},
+    exit_code::ExitCode,
+};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,9 @@ pub(super) enum CliError {
     /// It was tried and it does not go.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
+    /// A peer this version cannot link to.
+    #[error("{0}")]
+    Later(#[from] LaterTransport),
     /// The router answered another question.
     #[error("the router answers in words this version does not know")]
     Unexpected,
@@ -40,7 +46,7 @@ impl CliError {
         match self {
             Self::Usage(_) => ExitCode::Usage,
             Self::Api(error) => error.code.into(),
-            Self::Failed(_) | Self::Unexpected => ExitCode::Failed,
+            Self::Failed(_) | Self::Later(_) | Self::Unexpected => ExitCode::Failed,
         }
     }
 }

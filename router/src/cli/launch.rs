@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{args::Launch, error::CliError, log};
 use crate::{
-    config::{Config, ConfigError, Nickname, Ports, Secret},
+    config::{Config, ConfigError, Nickname, PeerAddress, Ports, Secret},
     daemon,
     exit_code::ExitCode,
 };
@@ -67,6 +67,8 @@ fn config(launch: Launch, socket: PathBuf, secret: Option<String>) -> Result<(Co
         log_format: launch.log_format,
         peers,
     };
+    // After all that is usage: what makes no sense is said first.
+    config.peers.iter().try_for_each(PeerAddress::supported)?;
     Ok((config, filter))
 }
 
@@ -136,7 +138,7 @@ mod tests {
             --trusted-subnets 10.0.0.0/8,fd00::1/64 --range none --init seed=a,b --no-fastpath --no-sleeve \
             --capture pcap --mtu 1400 --conn-limit 30 --no-discovery --resume --site west --gateway --bridge br9 \
             --state-dir /s --socket /x.sock --metrics none --log weft=debug --log-format json \
-            host2 host2 [fd00::2]:7000 quic://far";
+            host2 host2 [fd00::2]:7000";
         let config = parse(&flags.split_whitespace().collect::<Vec<_>>(), None).unwrap();
         assert_eq!(config.listen.unwrap().to_string(), "10.0.0.1");
         assert_eq!(config.ports, Ports { mesh: 7000, vxlan: 4789, quic: 4433 });
@@ -154,7 +156,16 @@ mod tests {
         assert_eq!(config.metrics, None);
         assert_eq!((config.log.as_str(), config.log_format), ("weft=debug", LogFormat::Json));
         let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
-        assert_eq!(peers, ["host2", "[fd00::2]:7000", "quic://far"]);
+        assert_eq!(peers, ["host2", "[fd00::2]:7000"]);
+    }
+
+    #[test]
+    fn a_peer_over_quic_is_refused_but_what_makes_no_sense_is_said_first() {
+        let error = parse(&["--nickname", "h", "host2", "quic://q1"], None).unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Failed);
+        assert_eq!(error.to_string(), "quic://q1: links between sites over QUIC are not in this version");
+        let error = parse(&["--nickname", "h", "--port", "65535", "quic://q1"], None).unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Usage);
     }
 
     #[test]

@@ -20,13 +20,13 @@ pub(super) fn run(context: &mut Context<'_>, command: PeerCommand) -> Result<Exi
 }
 
 pub(super) fn add(context: &mut Context<'_>, arguments: &PeerAdd) -> Result<ExitCode, CliError> {
-    let request = Request::PeerAdd { peers: written(&arguments.peers), replace: arguments.replace };
+    let request = Request::PeerAdd { peers: written(&arguments.peers)?, replace: arguments.replace };
     let response = context.call(&request)?;
     context.show(response)
 }
 
 pub(super) fn forget(context: &mut Context<'_>, arguments: &PeerForget) -> Result<ExitCode, CliError> {
-    let response = context.call(&Request::PeerForget { peers: written(&arguments.peers) })?;
+    let response = context.call(&Request::PeerForget { peers: written(&arguments.peers)? })?;
     context.show(response)
 }
 
@@ -36,6 +36,7 @@ pub(super) fn remove(context: &mut Context<'_>, arguments: &PeerRemove) -> Resul
     context.show(response)
 }
 
-fn written(peers: &[PeerAddress]) -> Vec<String> {
-    peers.iter().map(PeerAddress::to_string).collect()
+/// The addresses as the router takes them, or the first that this version cannot link to.
+fn written(peers: &[PeerAddress]) -> Result<Vec<String>, CliError> {
+    peers.iter().map(|peer| Ok(peer.supported().map(|()| peer.to_string())?)).collect()
 }

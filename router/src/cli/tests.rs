@@ -88,7 +88,7 @@ fn well_formed_requests_without_a_router_end_in_three() {
         "status peers",
         "-o json status",
         "report",
-        "peer add host2 10.0.0.3:7000 [fd00::1]:6783 quic://far",
+        "peer add host2 10.0.0.3:7000 [fd00::1]:6783",
         "peer connect host2",
         "connect --replace host2",
         "peer forget host2",
@@ -116,6 +116,15 @@ fn well_formed_requests_without_a_router_end_in_three() {
             assert_eq!(code, ExitCode::NoRouter, "weft {line}: {message}");
             assert!(message.contains("/no/such/dir/weft.sock"), "weft {line}: {message}");
         }
+    }
+}
+
+#[test]
+fn a_peer_over_quic_is_refused_before_any_router_is_asked() {
+    for verb in ["peer add", "connect", "peer forget", "forget"] {
+        let (code, message) = weft(&format!("{NOWHERE} {verb} host2 quic://q1"));
+        assert_eq!(code, ExitCode::Failed, "weft {verb}");
+        assert_eq!(message, "quic://q1: links between sites over QUIC are not in this version");
     }
 }
 
