@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::value::{AddressArgument, Id, Subnet, Timeout};
+use super::value::{AddressArgument, Id, Subnet, Timeout, switch};
 use crate::config::{
     Capture, Init, InterfaceName, LogFormat, MetricsAddress, Mtu, Nickname, PeerAddress, Range,
 };
@@ -290,10 +290,10 @@ pub(super) struct Launch {
     #[arg(long, value_name = "MODE", env = "WEFT_INIT", default_value = "consensus")]
     pub init: Init,
     /// Leave the kernel's VXLAN out
-    #[arg(long, env = "WEFT_NO_FASTPATH", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "WEFT_NO_FASTPATH", value_parser = switch)]
     pub no_fastpath: bool,
     /// Leave the router's own UDP carrier out
-    #[arg(long, env = "WEFT_NO_SLEEVE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "WEFT_NO_SLEEVE", value_parser = switch)]
     pub no_sleeve: bool,
     /// How sleeve reads and writes frames
     #[arg(long, value_name = "MODE", env = "WEFT_CAPTURE", value_enum, default_value = "auto")]
@@ -305,16 +305,16 @@ pub(super) struct Launch {
     #[arg(long, value_name = "N", env = "WEFT_CONN_LIMIT", default_value = "0")]
     pub conn_limit: usize,
     /// Dial only the given targets
-    #[arg(long, env = "WEFT_NO_DISCOVERY", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "WEFT_NO_DISCOVERY", value_parser = switch)]
     pub no_discovery: bool,
     /// Take the targets from the state directory
-    #[arg(long, env = "WEFT_RESUME", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "WEFT_RESUME", value_parser = switch)]
     pub resume: bool,
     /// The data centre this peer is in
     #[arg(long, value_name = "NAME", env = "WEFT_SITE", default_value = "default")]
     pub site: Nickname,
     /// Keep links to other sites
-    #[arg(long, env = "WEFT_GATEWAY", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "WEFT_GATEWAY", value_parser = switch)]
     pub gateway: bool,
     /// Where /metrics, /healthz and /readyz listen, or 'none'
     #[arg(long, value_name = "ADDR", env = "WEFT_METRICS", default_value = "127.0.0.1:6782")]

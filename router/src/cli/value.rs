@@ -111,9 +111,31 @@ impl FromStr for Timeout {
     }
 }
 
+/// A switch as its environment variable says it; set and empty is as not set.
+pub(super) fn switch(text: &str) -> Result<bool, ConfigError> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" | "y" | "t" => Ok(true),
+        "" | "0" | "false" | "no" | "off" | "n" | "f" => Ok(false),
+        _ => Err(ConfigError("it is true or false".to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_is_on_or_off_and_nothing_between() {
+        for text in ["1", "true", "YES", "on"] {
+            assert_eq!(switch(text), Ok(true), "{text}");
+        }
+        for text in ["", "0", "False", "no", "off"] {
+            assert_eq!(switch(text), Ok(false), "{text}");
+        }
+        for text in ["maybe", "2", " ", "true false"] {
+            assert!(switch(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn addresses_may_leave_out_their_prefix() {
