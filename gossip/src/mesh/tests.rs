@@ -299,6 +299,28 @@ fn with_the_connection_limit_reached_the_mesh_rests() {
         .count();
     assert_eq!(dials, 2);
     assert!(mesh.poll_timeout().unwrap() > now);
+    let resting: Vec<_> = mesh.connections().filter(|view| view.connection.is_none()).collect();
+    assert_eq!(resting.len(), 2);
+    for view in resting {
+        assert_eq!(view.retry_at, None, "no time at which it will be dialled");
+        assert_eq!(view.error.as_deref(), Some("the limit of connections is reached"));
+    }
+}
+
+#[test]
+fn a_target_that_is_where_a_known_peer_listens_is_shown_once_and_by_its_name() {
+    let mut pair = Pair::new();
+    pair.wait(SECOND);
+    let (now, peer, place) = (pair.now, pair.meshes[1].name(), address(2, 6783));
+    assert_eq!(pair.meshes[0].peers().next().unwrap().endpoints, [place]);
+    let (mesh, connection) = (&mut pair.meshes[0], pair.connections[0]);
+    mesh.dialer.learn(peer, &[place], false, &mut mesh.rng, now);
+    mesh.handle_input(Input::Closed { connection, error: None }, now);
+    assert_eq!(mesh.dialer.candidates().count(), 2, "the target, and the peer at what it advertises");
+    let views: Vec<_> = mesh.connections().collect();
+    assert_eq!(views.len(), 1, "{views:?}");
+    assert!(views[0].target && views[0].address == "10.0.0.2:6783");
+    assert_eq!(views[0].peer, Some((peer, "host2".to_owned())));
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! What the mesh shows of itself: peers and connections as plain values.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Mesh;
 use super::link::{Link, Phase};
-use crate::dialer::Key;
+use crate::dialer::{Candidate, Key};
 use crate::event::ConnectionId;
 use crate::peer::{Incarnation, PeerName};
+use crate::target::Target;
+
+/// Why a target is not dialled and has no time at which it will be.
+const AT_LIMIT: &str = "the limit of connections is reached";
 
 /// What is known of another router.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +69,7 @@ pub struct ConnectionView {
     pub rtt: Option<Duration>,
     /// What went wrong last.
     pub error: Option<String>,
-    /// When the next attempt is due.
+    /// When the next attempt is due; none while none can be made.
     pub retry_at: Option<Instant>,
     /// The session, by the number both ends know.
     pub session: Option<u64>,
@@ -94,9 +99,26 @@ impl Mesh {
     /// All live sessions, and all that is being dialled or waits to be dialled.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionView> {
         let live = self.links.iter().filter_map(|(connection, link)| self.view_session(*connection, link));
-        live.chain(
-            self.dialer.candidates().filter_map(|(key, candidate)| self.view_candidate(key, candidate)),
-        )
+        let owners = self.target_owners();
+        // Where a user's target leads is shown once: as the target.
+        let is_shown =
+            |candidate: &Candidate| candidate.place().is_some_and(|place| owners.contains_key(place));
+        let waiting: Vec<ConnectionView> = self
+            .dialer
+            .candidates()
+            .filter(|(key, candidate)| matches!(key, Key::Target(_)) || !is_shown(candidate))
+            .filter_map(|(key, candidate)| self.view_candidate(key, candidate, &owners))
+            .collect();
+        live.chain(waiting)
+    }
+
+    /// The targets at which a known peer says it listens, and that peer.
+    fn target_owners(&self) -> BTreeMap<Target, PeerName> {
+        let targets: BTreeSet<Target> = self.dialer.targets().into_iter().collect();
+        let places = self.topology.others().flat_map(|record| {
+            record.endpoints.iter().map(|endpoint| (Target::from(*endpoint), record.name))
+        });
+        places.filter(|(place, _)| targets.contains(place)).collect()
     }
 
     fn view_session(&self, connection: ConnectionId, link: &Link) -> Option<ConnectionView> {
@@ -118,16 +140,28 @@ impl Mesh {
         })
     }
 
-    fn view_candidate(&self, key: &Key, candidate: &crate::dialer::Candidate) -> Option<ConnectionView> {
+    fn view_candidate(
+        &self,
+        key: &Key,
+        candidate: &Candidate,
+        owners: &BTreeMap<Target, PeerName>,
+    ) -> Option<ConnectionView> {
         let (attempt, due) = (candidate.attempt(), candidate.due());
         if attempt.is_none() && due.is_none() {
             return None; // it rests: its peer has a session, which is shown
+        }
+        let place = candidate.place()?;
+        let peer = candidate.peer().or_else(|| owners.get(place).copied());
+        // As when the dialler decides: without room nothing is due, whatever the time says.
+        let rests = attempt.is_none() && !candidate.is_ourselves() && !self.has_room_to_dial();
+        if rests && peer.is_some_and(|peer| self.neighbours.contains_key(&peer)) {
+            return None;
         }
         let nickname =
             |peer| self.topology.record(peer).map_or_else(String::new, |record| record.nickname.clone());
         let address = match key {
             Key::Target(target) => target.to_string(),
-            Key::Peer(_) => candidate.place()?.to_string(),
+            Key::Peer(_) => place.to_string(),
         };
         let state = match attempt {
             Some(_) => ConnectionState::Connecting,
@@ -140,10 +174,10 @@ impl Mesh {
             transport: "tcp",
             outbound: true,
             state,
-            peer: candidate.peer().map(|peer| (peer, nickname(peer))),
+            peer: peer.map(|peer| (peer, nickname(peer))),
             rtt: None,
-            error: candidate.error().map(str::to_owned),
-            retry_at: due,
+            error: if rests { Some(AT_LIMIT) } else { candidate.error() }.map(str::to_owned),
+            retry_at: due.filter(|_| !rests),
             session: None,
             target: matches!(key, Key::Target(_)),
         })
