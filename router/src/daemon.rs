@@ -4,13 +4,15 @@
 //! This is the only place where both clocks, all queues and the order of starting and ending are seen.
 //!
 //! ```text
-//!  start:  state directory locked → state read → sockets bound → kernel converged → data half → mesh
+//!  start:  checks, sockets bound → state directory locked, read, written → kernel converged → data half → mesh
 //!  loop:   one event (transport, data half, kernel, call, deadline) → Node → its outputs, in order
 //!  end:    goodbye told → sockets closed; bridge, links and state stay (a restart adopts them)
 //! ```
 
+mod ground;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::path::Path;
 use std::time::Duration;
@@ -20,33 +22,27 @@ use rand::TryRng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use weft_api::{ApiError, Descriptors, Response};
-use weft_fastpath::{BridgeName, Fastpath};
+use weft_fastpath::{BridgeName, Desired, Fastpath};
 use weft_gossip::io::{Transport, TransportEvent};
 use weft_gossip::{BootId, Identity, Incarnation, MeshConfig, Psk, Seed, Target};
 
 use crate::config::{Capture, Config, Init, InterfaceName};
 use crate::dataplane::Event;
-use crate::io::attach::AttachSocket;
+use crate::io::bridge::BridgeClaim;
 use crate::io::call::Call;
 use crate::io::capture::{CaptureKind, CaptureMode};
 use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
-use crate::io::http::{Api, MetricsServer};
+use crate::io::host::Places;
 use crate::io::kernel::{self, Job, News};
-use crate::io::store::{self, Store};
+use crate::io::store::{self, Loaded, Store};
 use crate::io::{clock, dataplane, journal, signals};
 use crate::ipam;
 use crate::node::{CallId, Inspection, KernelConfig, KernelJob, Node, NodeConfig, Output, State};
 use crate::overlay::{self, Goodbye};
+use ground::Ground;
 
 /// Events of the data half waiting for the control loop; when full, the data half keeps the latest per peer.
 const EVENTS: usize = 1024;
-
-/// What VXLAN over IPv4 adds to a container's packet, bytes: the MTU is the underlay's minus this on every
-/// carrier, so that a change of carrier never changes it.
-const OVERHEAD: u32 = 50;
-
-/// Calls waiting for the control loop; the servers bound their connections, so this is rarely more than one.
-const CALLS: usize = 64;
 
 /// How long the goodbye may take before the process ends.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -54,8 +50,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// Runs the router until a signal or a reset ends it.
 ///
 /// # Errors
-/// When it cannot start: the message names the thing and the reason, and nothing was changed but what a
-/// later launch adopts.
+/// When it cannot start: the message names the thing and the reason, and everything is as
+/// it was before.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -70,6 +66,8 @@ struct Daemon {
     node: Node,
     /// Taken when the router leaves the cluster and its state is removed.
     store: Option<Store>,
+    /// Given up together with the state.
+    claim: Option<BridgeClaim>,
     transport: Transport,
     data: Option<DataplaneHandle>,
     events: mpsc::Receiver<Event>,
@@ -93,76 +91,30 @@ struct Waiting {
 }
 
 impl Daemon {
+    /// Takes everything that another could hold first; only then is anything written, and undone if it was in vain.
     async fn start(config: Config) -> anyhow::Result<Self> {
         let signals = signals::Signals::new()?;
+        let mut ground = Ground::take(&config).await?;
         let (store, loaded) = Store::open(&config.state_dir)?;
-        if let Some(note) = &loaded.note {
-            tracing::warn!(note, "state");
-        }
-        let mut state = match &loaded.bytes {
-            Some(bytes) => State::decode(bytes).context("the state was written by another version")?,
-            None => State::default(),
+        let raised = match Raised::new(&config, &mut ground, &store, &loaded).await {
+            Ok(raised) => raised,
+            Err(error) => {
+                ground.clear().await;
+                if let Err(undone) = store.abandon(&loaded) {
+                    tracing::warn!(error = %undone, "the state directory is not as it was");
+                }
+                return Err(error);
+            }
         };
-        let identity = identity(&store)?;
-        state.incarnation += 1;
-        let given: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
-        state.adopt_targets(&given, config.resume);
-        store.save(&state.encode()).context("the state directory cannot be written")?;
-
-        let (servers, calls) = serve_calls(&config).await?;
-        let listen =
-            SocketAddr::new(config.listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), config.ports.mesh);
-        let transport = listen_on(listen).await.with_context(|| format!("TCP {listen} cannot be bound"))?;
-
-        let bridge: BridgeName = config.bridge.as_str().parse()?;
-        let fastpath = Fastpath::new(bridge.clone())?;
-        refuse_overlap(&fastpath, &config).await?;
-        let mtu = container_mtu(&fastpath, &config).await?;
-        let capture = capture_mode(&config).resolve();
-        let kernel = KernelConfig {
-            bridge: bridge.clone(),
-            mtu,
-            offloads: capture == CaptureKind::Vnet,
-            sleeve: config.sleeve,
-        };
-        let encrypted = config.secret.is_some();
-        let node_config = node_config(&config, identity, &state, kernel)?;
-        let me = node_config.mesh.identity.name();
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"), peer = %me, nickname = %config.nickname, incarnation = state.incarnation,
-            encrypted, mtu, "router starts"
-        );
-        if !encrypted {
-            tracing::warn!(
-                "no secret is set: anyone who reaches the mesh port can join, and frames travel in clear"
-            );
-        }
-        let mut node = Node::new(node_config, state, clock::now());
-        let mut fastpath = fastpath;
-        let desired = node.desired();
-        fastpath.converge(&desired).await?;
-        node.handle_links(&fastpath.adopt().await?.into_iter().collect::<Vec<_>>(), clock::now());
-
-        let (events_in, events) = mpsc::channel(EVENTS);
-        let data = config.sleeve.then(|| {
-            dataplane::spawn(
-                DataplaneConfig {
-                    me,
-                    encrypted,
-                    seed: random(),
-                    listen,
-                    interface: bridge.capture(),
-                    mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-                    capture: capture_mode(&config),
-                },
-                events_in,
-            )
-        });
-        let data = data.transpose().context("sleeve cannot be started")?;
-        let (jobs, news) = kernel::spawn(fastpath, desired);
+        let Raised { node, desired, data, events } = raised;
+        let Ground { claim, fastpath, transport, doors, listen: _, mtu: _, bare: _ } = ground;
+        let places = Places { listen: config.listen, ports: config.ports, sleeve: config.sleeve };
+        let (jobs, news) = kernel::spawn(fastpath, desired, places);
+        let (servers, calls) = doors.open();
         Ok(Self {
             node,
             store: Some(store),
+            claim: Some(claim),
             transport,
             data,
             events,
@@ -229,7 +181,8 @@ impl Daemon {
                     if let Inspection::Report(report, _) = &mut inspection {
                         report.log = journal::recent();
                     }
-                    self.order(Job::Inspect(call, inspection)).await;
+                    let peers = addresses(&self.node.state().targets);
+                    self.order(Job::Inspect(call, inspection, peers)).await;
                 }
                 Output::Reply(call, result) => self.answer(call, result),
                 Output::Leave(call) => {
@@ -287,6 +240,7 @@ impl Daemon {
 
     /// The last step of a reset: the state goes, the caller hears of it, the router ends.
     fn finish_leaving(&mut self, call: CallId, mut errors: Vec<String>) {
+        self.claim = None;
         if let Some(Err(error)) = self.store.take().map(Store::erase) {
             errors.push(error.to_string());
         }
@@ -342,22 +296,95 @@ impl Daemon {
     }
 }
 
+/// The halves of the router, with the kernel as they want it.
+struct Raised {
+    node: Node,
+    desired: Desired,
+    data: Option<DataplaneHandle>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Raised {
+    async fn new(
+        config: &Config,
+        ground: &mut Ground,
+        store: &Store,
+        loaded: &Loaded,
+    ) -> anyhow::Result<Self> {
+        let capture = capture_mode(config).resolve();
+        let kernel = KernelConfig {
+            bridge: ground.fastpath.bridge().clone(),
+            mtu: ground.mtu,
+            offloads: capture == CaptureKind::Vnet,
+            sleeve: config.sleeve,
+        };
+        let state = remember(config, loaded)?;
+        let node_config = node_config(config, identity(store)?, &state, kernel)?;
+        // A number of this life that was said to anybody is never used again.
+        store.save(&state.encode()).context("the state directory cannot be written")?;
+        announce(config, &node_config, &state);
+        let me = node_config.mesh.identity.name();
+        let mut node = Node::new(node_config, state, clock::now());
+        let desired = node.desired();
+        ground.fastpath.converge(&desired).await?;
+        node.handle_links(&ground.fastpath.adopt().await?.into_iter().collect::<Vec<_>>(), clock::now());
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let data = config.sleeve.then(|| {
+            let config = DataplaneConfig {
+                me,
+                encrypted: config.secret.is_some(),
+                seed: random(),
+                listen: ground.listen,
+                interface: ground.fastpath.bridge().capture(),
+                mtu: u16::try_from(ground.mtu).unwrap_or(u16::MAX),
+                capture: capture_mode(config),
+            };
+            dataplane::spawn(config, events_in)
+        });
+        let data = data.transpose().context("sleeve cannot be started")?;
+        Ok(Self { node, desired, data, events })
+    }
+}
+
+/// What was kept of the last life, made that of the next.
+fn remember(config: &Config, loaded: &Loaded) -> anyhow::Result<State> {
+    if let Some(note) = &loaded.note {
+        tracing::warn!(note, "state");
+    }
+    let mut state = match &loaded.bytes {
+        Some(bytes) => State::decode(bytes).context("the state was written by another version")?,
+        None => State::default(),
+    };
+    state.incarnation += 1;
+    let given: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
+    state.adopt_targets(&given, config.resume);
+    Ok(state)
+}
+
+fn announce(config: &Config, node: &NodeConfig, state: &State) {
+    let encrypted = config.secret.is_some();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), peer = %node.mesh.identity.name(), nickname = %config.nickname,
+        incarnation = state.incarnation, encrypted, mtu = node.kernel.mtu, "router starts"
+    );
+    if !encrypted {
+        tracing::warn!(
+            "no secret is set: anyone who reaches the mesh port can join, and frames travel in clear"
+        );
+    }
+}
+
+/// The targets that are addresses; where a name leads is only known when it is dialled.
+fn addresses(targets: &[String]) -> Vec<IpAddr> {
+    let target = |text: &String| text.parse::<Target>().ok()?.address().map(|address| address.ip());
+    targets.iter().filter_map(target).collect()
+}
+
 /// 256 bits from the operating system.
 fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
     rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system gives random bytes");
     bytes
-}
-
-/// Listens for the mesh: on every address of both families where the host has both.
-async fn listen_on(listen: SocketAddr) -> std::io::Result<Transport> {
-    if listen.ip().is_unspecified() {
-        let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), listen.port());
-        if let Ok(transport) = Transport::bind(both).await {
-            return Ok(transport);
-        }
-    }
-    Transport::bind(listen).await
 }
 
 /// The identity kept in the state directory, made at the first start.
@@ -370,18 +397,6 @@ fn identity(store: &Store) -> anyhow::Result<Identity> {
     Ok(Identity::from_secret(key))
 }
 
-/// Binds the local sockets and serves them; what callers ask comes out of the queue.
-async fn serve_calls(config: &Config) -> anyhow::Result<(JoinSet<()>, mpsc::Receiver<Call>)> {
-    let (calls_in, calls) = mpsc::channel(CALLS);
-    let mut servers = JoinSet::new();
-    servers.spawn(Api::bind(&config.socket)?.serve(calls_in.clone()));
-    servers.spawn(AttachSocket::bind(&config.socket)?.serve(calls_in.clone()));
-    if let Some(address) = config.metrics {
-        servers.spawn(MetricsServer::bind(address).await?.serve(calls_in));
-    }
-    Ok((servers, calls))
-}
-
 /// Removes what a router that does not run left on this host: its state and its kernel objects.
 ///
 /// # Errors
@@ -389,6 +404,7 @@ async fn serve_calls(config: &Config) -> anyhow::Result<(JoinSet<()>, mpsc::Rece
 pub fn offline_reset(state_dir: &Path, bridge: &InterfaceName) -> anyhow::Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bridge: BridgeName = bridge.as_str().parse()?;
+    let _claim = BridgeClaim::take(bridge.as_str())?;
     let mut lines = Vec::new();
     if store::erase(state_dir)? {
         lines.push(format!("removed the state in {}", state_dir.display()));
@@ -397,28 +413,6 @@ pub fn offline_reset(state_dir: &Path, bridge: &InterfaceName) -> anyhow::Result
     lines.extend(torn_down.removed.iter().map(|link| format!("removed interface {link}")));
     let errors: Vec<String> = torn_down.errors.iter().map(ToString::to_string).collect();
     if errors.is_empty() { Ok(lines) } else { bail!(errors.join("; ")) }
-}
-
-/// Refuses a range that a route of the host overlaps: packets of one of the two would go astray.
-async fn refuse_overlap(fastpath: &Fastpath, config: &Config) -> anyhow::Result<()> {
-    let Some(range) = config.range else { return Ok(()) };
-    for route in fastpath.host_routes().await? {
-        let net = route.destination;
-        if net.contains(&range.network()) || range.contains(&net.network()) {
-            let device = route.device.as_deref().unwrap_or("nowhere");
-            bail!("range {range} overlaps the host's route {net} (by {device}): choose another with --range");
-        }
-    }
-    Ok(())
-}
-
-/// The containers' MTU: given, or the underlay's towards the peers less the overhead.
-async fn container_mtu(fastpath: &Fastpath, config: &Config) -> anyhow::Result<u32> {
-    if let Some(mtu) = config.mtu {
-        return Ok(u32::from(mtu.get()));
-    }
-    let towards: Vec<IpAddr> = config.peers.iter().filter_map(|peer| peer.host.parse().ok()).collect();
-    Ok(fastpath.underlay_mtu(&towards).await?.saturating_sub(OVERHEAD).max(576))
 }
 
 fn capture_mode(config: &Config) -> CaptureMode {

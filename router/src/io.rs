@@ -5,10 +5,13 @@
 //! a thread of its own.
 
 pub mod attach;
+pub mod bridge;
 pub mod call;
 pub mod capture;
 pub mod clock;
 pub mod dataplane;
+mod directory;
+pub mod host;
 pub mod http;
 pub mod journal;
 pub mod kernel;

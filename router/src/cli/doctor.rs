@@ -1,12 +1,6 @@
 //! `weft doctor`: the router looks at the host and the paths; with the router down, what can be seen from outside.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt, path::Path};
 
 use weft_api::{ApiError, DoctorLine, ErrorCode, Request, Response, Severity};
 
@@ -16,7 +10,11 @@ use super::{
     error::CliError,
     table::{Side, Table},
 };
-use crate::{config::Ports, exit_code::ExitCode, io::store};
+use crate::{
+    config::Ports,
+    exit_code::ExitCode,
+    io::{host, store},
+};
 
 pub(super) fn run(context: &mut Context<'_>, places: &Places) -> Result<ExitCode, CliError> {
     let lines = match context.client.call(&Request::Doctor) {
@@ -61,10 +59,8 @@ fn without_router(error: &ApiError, socket: &Path, places: &Places) -> Result<Ve
         permission(),
         state(&places.state_dir),
     ];
-    lines.push(port("TCP", ports.mesh, TcpListener::bind((Ipv4Addr::UNSPECIFIED, ports.mesh)).map(drop)));
-    for number in [ports.mesh, ports.vxlan, ports.quic] {
-        lines.push(port("UDP", number, UdpSocket::bind((Ipv4Addr::UNSPECIFIED, number)).map(drop)));
-    }
+    lines.extend(host::Places { listen: None, ports, sleeve: true }.free_lines());
+    lines.push(host::clock_line());
     Ok(lines)
 }
 
@@ -117,22 +113,6 @@ fn state(dir: &Path) -> DoctorLine {
         ),
         Err(error) => {
             DoctorLine::error("state", error.to_string(), "make it readable, or name another --state-dir")
-        }
-    }
-}
-
-fn port(protocol: &str, number: u16, bound: std::io::Result<()>) -> DoctorLine {
-    match bound {
-        Ok(()) => DoctorLine::fine("port", format!("{protocol} {number} is free")),
-        // A stopped router leaves its VXLAN device, and so its port, standing: that is no fault.
-        Err(error) if error.kind() == ErrorKind::AddrInUse => DoctorLine::warning(
-            "port",
-            format!("{protocol} {number} is in use"),
-            "if no router of ours left it there ('ss -lunt' shows programs, 'ip -d link' VXLAN devices), choose \
-             others with --port",
-        ),
-        Err(error) => {
-            DoctorLine::error("port", format!("{protocol} {number}: {error}"), "choose another with --port")
         }
     }
 }

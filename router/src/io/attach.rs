@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct AttachSocket {
     listener: UnixListener,
-    _place: Place,
+    place: Place,
 }
 
 impl AttachSocket {
@@ -51,12 +51,13 @@ impl AttachSocket {
         let (listener, place) = claim(&path, SockType::SeqPacket)?;
         let listener =
             UnixListener::from_std(listener).map_err(|reason| SocketError::Refused { path, reason })?;
-        Ok(Self { listener, _place: place })
+        Ok(Self { listener, place })
     }
 
     /// Serves until the queue's other end is dropped, then finishes the answers under way; the socket's file goes with
     /// it. Whoever ends the router gives this a moment, not for ever.
-    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+    pub async fn serve(mut self, calls: mpsc::Sender<Call>) {
+        self.place.settle();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {

@@ -41,7 +41,7 @@ const METRICS_LIFETIME: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Api {
     listener: UnixListener,
-    _place: Place,
+    place: Place,
 }
 
 impl Api {
@@ -54,12 +54,13 @@ impl Api {
         let (listener, place) = claim(path, SockType::Stream)?;
         let listener = UnixListener::from_std(listener)
             .map_err(|reason| SocketError::Refused { path: path.to_owned(), reason })?;
-        Ok(Self { listener, _place: place })
+        Ok(Self { listener, place })
     }
 
     /// Serves until the queue's other end is dropped, then finishes the answers under way; the socket's file goes with
     /// it. Whoever ends the router gives this a moment, not for ever.
-    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+    pub async fn serve(mut self, calls: mpsc::Sender<Call>) {
+        self.place.settle();
         let end = calls.clone();
         let router = Router::new()
             .route(CALL_PATH, post(call))

@@ -4,6 +4,7 @@
 //! notification or a quiet timer makes it look again, bring back what others changed, and tell which
 //! container links stand. It ends when the control loop drops its end of the queue.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use weft_api::{ApiError, Descriptors, DoctorLine, Response};
 use weft_fastpath::{ContainerLink, Desired, Facts, Fastpath, Monitor, StandingLink};
 
+use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
 use crate::node::{CallId, Inspection, KernelReport};
 
@@ -35,7 +37,8 @@ pub enum Job {
     /// Take the port of a container link down, or up again.
     SetPort(LinkKey, bool),
     /// Add what only the host can tell and answer the call.
-    Inspect(CallId, Inspection),
+    /// The addresses are the peers': towards them the underlay is measured.
+    Inspect(CallId, Inspection, Vec<IpAddr>),
     /// Remove every object of ours.
     Teardown(CallId),
 }
@@ -55,10 +58,14 @@ pub enum News {
 
 /// Starts the task on the running `LocalSet`-free current-thread runtime.
 #[must_use]
-pub fn spawn(fastpath: Fastpath, desired: Desired) -> (mpsc::Sender<Job>, mpsc::Receiver<News>) {
+pub fn spawn(
+    fastpath: Fastpath,
+    desired: Desired,
+    places: Places,
+) -> (mpsc::Sender<Job>, mpsc::Receiver<News>) {
     let (jobs, inbox) = mpsc::channel(JOBS);
     let (outbox, news) = mpsc::channel(JOBS);
-    let task = Task { fastpath, desired, monitor: None, inbox, outbox, look_at: Instant::now() };
+    let task = Task { fastpath, desired, places, monitor: None, inbox, outbox, look_at: Instant::now() };
     tokio::spawn(task.run());
     (jobs, news)
 }
@@ -66,6 +73,7 @@ pub fn spawn(fastpath: Fastpath, desired: Desired) -> (mpsc::Sender<Job>, mpsc::
 struct Task {
     fastpath: Fastpath,
     desired: Desired,
+    places: Places,
     /// `None` before the first look and after it broke; the next look opens it again.
     monitor: Option<Monitor>,
     inbox: mpsc::Receiver<Job>,
@@ -116,8 +124,8 @@ impl Task {
                     tracing::warn!(id = key.id, ifname = key.ifname, up, %error, "cannot switch a port");
                 }
             }
-            Job::Inspect(call, inspection) => {
-                let result = self.inspect(inspection).await;
+            Job::Inspect(call, inspection, peers) => {
+                let result = self.inspect(inspection, &peers).await;
                 self.tell(News::Inspected(call, result)).await;
             }
             Job::Teardown(call) => self.tear_down(call).await,
@@ -148,16 +156,16 @@ impl Task {
         }
     }
 
-    async fn inspect(&self, inspection: Inspection) -> Result<Response, ApiError> {
+    async fn inspect(&self, inspection: Inspection, peers: &[IpAddr]) -> Result<Response, ApiError> {
         match inspection {
             Inspection::Doctor(mut lines) => {
-                lines.extend(self.host_lines().await);
+                lines.extend(self.host_lines(peers).await);
                 Ok(Response::Doctor(lines))
             }
             Inspection::Plan(desired) => Ok(Response::Plan(self.plan(&desired).await?)),
             Inspection::Report(mut report, desired) => {
                 report.plan = self.plan(&desired).await.unwrap_or_else(|error| vec![error.message]);
-                report.doctor.extend(self.host_lines().await);
+                report.doctor.extend(self.host_lines(peers).await);
                 Ok(Response::Report(report))
             }
         }
@@ -168,15 +176,22 @@ impl Task {
         Ok(plan.iter().map(ToString::to_string).collect())
     }
 
-    async fn host_lines(&self) -> Vec<DoctorLine> {
-        match self.fastpath.facts(Some(&self.desired)).await {
+    async fn host_lines(&self, peers: &[IpAddr]) -> Vec<DoctorLine> {
+        let mut lines = match self.fastpath.facts(Some(&self.desired)).await {
             Ok(facts) => facts_lines(&facts),
             Err(error) => vec![DoctorLine::error(
                 "kernel",
                 format!("netlink does not answer: {error}"),
                 "the router needs CAP_NET_ADMIN and CAP_NET_RAW",
             )],
+        };
+        lines.extend(self.places.held_lines());
+        // That netlink does not answer was said above.
+        if let Ok(underlay) = self.fastpath.underlay_mtu(peers).await {
+            lines.push(host::mtu_line(self.desired.mtu, underlay));
         }
+        lines.push(host::clock_line());
+        lines
     }
 
     async fn tell(&self, news: News) {

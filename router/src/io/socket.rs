@@ -22,6 +22,8 @@ use nix::{
     },
 };
 
+use super::directory::Made;
+
 /// Why a socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -46,6 +48,14 @@ pub enum SocketError {
 pub(super) struct Place {
     path: PathBuf,
     inode: u64,
+    made: Made,
+}
+
+impl Place {
+    /// The router serves: the directories made for the socket outlive it, for others may have mounted them.
+    pub(super) fn settle(&mut self) {
+        self.made.keep();
+    }
 }
 
 impl Drop for Place {
@@ -66,7 +76,7 @@ pub(super) fn claim(path: &Path, kind: SockType) -> Result<(UnixListener, Place)
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    fs::create_dir_all(directory).map_err(refused)?;
+    let made = Made::ensure(directory, 0o755).map_err(refused)?;
     // Two launches at once must not both take the same dead file for theirs.
     let turn = File::open(directory).map_err(refused)?;
     turn.lock().map_err(refused)?;
@@ -79,7 +89,7 @@ pub(super) fn claim(path: &Path, kind: SockType) -> Result<(UnixListener, Place)
     }
     let socket = listening(path, kind).map_err(|error| refused(error.into()))?;
     let inode = fs::symlink_metadata(path).map_err(refused)?.ino();
-    Ok((UnixListener::from(socket), Place { path: path.to_owned(), inode }))
+    Ok((UnixListener::from(socket), Place { path: path.to_owned(), inode, made }))
 }
 
 /// Whether somebody listens there; a full queue counts.
@@ -117,6 +127,18 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop((listener, place));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_directory_made_for_a_socket_goes_with_it_until_it_serves() {
+        let dir = Directory::new();
+        let run = dir.path().join("run");
+        drop(claim(&run.join("weft.sock"), SockType::Stream).unwrap());
+        assert!(!run.exists(), "a launch that is refused leaves nothing");
+        let (listener, mut place) = claim(&run.join("weft.sock"), SockType::Stream).unwrap();
+        place.settle();
+        drop((listener, place));
+        assert!(run.exists());
     }
 
     #[test]

@@ -18,10 +18,11 @@ mod seal;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use super::directory::Made;
 pub use seal::Flaw;
 use seal::{seal, unseal};
 
@@ -95,6 +96,9 @@ pub enum Condition {
 pub struct Store {
     dir: PathBuf,
     _lock: File,
+    /// The files that were there before this process came.
+    found: Vec<&'static str>,
+    _made: Made,
 }
 
 impl Store {
@@ -104,9 +108,9 @@ impl Store {
     ///
     /// `InUse` and `System`; a damaged snapshot is none, but stands in the note.
     pub fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(system("make", dir))?;
-        let store = Self { dir: dir.to_owned(), _lock: hold(dir)? };
+        let _made = Made::ensure(dir, 0o700).map_err(system("make", dir))?;
+        let found = found(dir);
+        let store = Self { dir: dir.to_owned(), _lock: hold(dir)?, found, _made };
         let loaded = store.load()?;
         Ok((store, loaded))
     }
@@ -156,6 +160,28 @@ impl Store {
         sync_directory(&self.dir)
     }
 
+    /// A launch came to nothing: puts back the snapshot it began with and removes what was not there before.
+    ///
+    /// # Errors
+    ///
+    /// `System`.
+    pub fn abandon(self, before: &Loaded) -> Result<(), StoreError> {
+        if let Some(bytes) = &before.bytes {
+            let current = read(&self.dir.join(CURRENT))?;
+            if current.as_deref().is_some_and(|file| unseal(file).ok() != Some(bytes)) {
+                self.save(bytes)?;
+            }
+        }
+        let kept = |name: &&str| self.found.contains(name) || (*name == PREVIOUS && before.bytes.is_some());
+        for name in FILES.into_iter().chain([LOCK]).filter(|name| !kept(name)) {
+            // A damaged snapshot was set aside, not made.
+            if name != DAMAGED {
+                remove(&self.dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all state, and the directory if nothing else is in it.
     ///
     /// # Errors
@@ -163,11 +189,7 @@ impl Store {
     /// `System`.
     pub fn erase(self) -> Result<(), StoreError> {
         for name in FILES.into_iter().chain([LOCK]) {
-            let path = self.dir.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                other => other.map_err(system("remove", &path))?,
-            }
+            remove(&self.dir.join(name))?;
         }
         // Not ours to insist on: the directory may be a mount, or hold what others put there.
         let _ = fs::remove_dir(&self.dir);
@@ -243,9 +265,24 @@ pub fn erase(dir: &Path) -> Result<bool, StoreError> {
         Err(error) => Err(system("look at", dir)(error)),
         Ok(_) => {
             let existed = FILES.iter().any(|name| dir.join(name).exists());
-            let store = Store { dir: dir.to_owned(), _lock: hold(dir)? };
+            let _lock = hold(dir)?;
+            let store = Store { dir: dir.to_owned(), _lock, found: Vec::new(), _made: Made::default() };
             store.erase().map(|()| existed)
         }
+    }
+}
+
+/// The files of ours that lie in the directory.
+fn found(dir: &Path) -> Vec<&'static str> {
+    let names = FILES.into_iter().chain([LOCK]);
+    names.filter(|name| fs::symlink_metadata(dir.join(name)).is_ok()).collect()
+}
+
+/// Removes a file that may be there.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(system("remove", path)),
     }
 }
 

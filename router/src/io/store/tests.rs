@@ -183,3 +183,22 @@ fn a_directory_that_cannot_be_is_an_error_with_its_name() {
     let error = Store::open(&file.join("state")).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot make {}", file.display())), "{error}");
 }
+
+#[test]
+fn a_launch_that_came_to_nothing_leaves_what_it_found() {
+    let dir = Directory::new();
+    let state = dir.path().join("lib/weft");
+    let (store, loaded) = Store::open(&state).unwrap();
+    store.save_identity(&[7; 32]).unwrap();
+    store.save(b"new").unwrap();
+    store.abandon(&loaded).unwrap();
+    assert!(!dir.path().join("lib").exists(), "nothing was there");
+
+    let dir = two_generations();
+    let (store, loaded) = Store::open(dir.path()).unwrap();
+    store.save_identity(&[7; 32]).unwrap();
+    store.save(b"third").unwrap();
+    store.abandon(&loaded).unwrap();
+    assert_eq!(load(&dir), Loaded { bytes: Some(b"second".to_vec()), note: None });
+    assert!(!dir.path().join(IDENTITY).exists());
+}
