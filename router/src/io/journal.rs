@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_latest_lines_are_kept_and_the_oldest_go_first() {
         for number in 0..=KEPT {
-            writeln!(Journal, "line {number}").unwrap();
+            Journal.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         let lines = recent();
         assert_eq!(lines.len(), KEPT);
