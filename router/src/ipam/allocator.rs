@@ -45,12 +45,14 @@ enum Quiet {
     ForWord(Instant),
     /// Running containers may use addresses that are not written down any more.
     ForClaims(Instant),
+    /// After a change of the range: others may use addresses since before, and claim them from us first.
+    ForLeases(Instant),
 }
 
 impl Quiet {
     fn until(self) -> Instant {
         match self {
-            Self::ForWord(until) | Self::ForClaims(until) => until,
+            Self::ForWord(until) | Self::ForClaims(until) | Self::ForLeases(until) => until,
         }
     }
 }
@@ -89,6 +91,8 @@ pub struct Allocator {
 
     // Volatile.
     discarded: Option<String>,
+    /// The range was another one in the last run, and there is no ring for this one yet.
+    moved: bool,
     /// Taken over a moment ago; another operator may have done the same.
     settling: Vec<(Span, Instant)>,
     quiet: Option<Quiet>,
@@ -161,6 +165,7 @@ impl Allocator {
             space: Space::default(),
             disputed: BTreeSet::new(),
             discarded: None,
+            moved: false,
             settling: Vec::new(),
             quiet: None,
             preferred: None,
@@ -198,14 +203,20 @@ impl Allocator {
     }
 
     fn restore(&mut self, snapshot: Snapshot, now: Instant) -> Result<(), String> {
-        if snapshot.range != self.config.range {
-            return Err(format!(
-                "the state on disk is for the range {}, not {}",
-                snapshot.range, self.config.range
-            ));
-        }
         if snapshot.me != self.me {
             return Err(format!("the state on disk is that of peer {}", snapshot.me));
+        }
+        if snapshot.range != self.config.range {
+            // Containers run on with what they have: inside the new range it is claimed again as soon as there
+            // is a ring, outside it is kept for the day when the range is changed back.
+            for (address, id) in &snapshot.leases {
+                self.leases.insert(id, *address);
+            }
+            (self.moved, self.must_persist) = (true, true);
+            return Err(format!(
+                "the ring on disk is for the range {}, not {}; addresses in use were kept",
+                snapshot.range, self.config.range
+            ));
         }
         if let Some(SavedRing { charter, used, segments }) = snapshot.ring {
             let ring = Ring::from_segments(self.range, &segments)

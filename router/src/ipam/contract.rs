@@ -256,6 +256,6 @@ pub struct IpamStatus {
     pub conflicts: Vec<(String, Ipv4Addr, PeerName)>,
     /// The last thing wrong with what a peer said; it was not used.
     pub faults: Vec<(PeerName, String)>,
-    /// Why the state on disk was not used, if it was not.
+    /// What of the state on disk was not used and why, if not all was; leases survive a change of the range.
     pub discarded: Option<String>,
 }

@@ -229,7 +229,7 @@ impl Allocator {
             return Step::Wait(self.seeding_reason());
         }
         if self.quiet.is_some() {
-            return Step::Wait(Waiting::Somebody("word from the other owners after the start".to_owned()));
+            return Step::Wait(Waiting::Somebody("word from the other owners first".to_owned()));
         }
         match self.space.lowest_in(within) {
             Some(number) => {

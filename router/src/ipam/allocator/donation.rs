@@ -14,7 +14,7 @@ use std::{cmp::Reverse, net::Ipv4Addr, time::Instant};
 
 use weft_gossip::PeerName;
 
-use super::{Allocator, gossip::Relation};
+use super::{Allocator, Quiet, gossip::Relation};
 use crate::ipam::{
     address::Span,
     cluster::Meeting,
@@ -151,8 +151,9 @@ impl Allocator {
 
     /// What to give for a goal, or why not.
     fn choose(&self, goal: Goal) -> Result<Span, Denial> {
-        if self.quiet.is_some() {
-            return Err(Denial::Later);
+        match (self.quiet, goal) {
+            (None, _) | (Some(Quiet::ForLeases(_)), Goal::Exactly(_)) => {}
+            (Some(_), _) => return Err(Denial::Later),
         }
         match goal {
             Goal::Exactly(address) if !self.owns(address) => Err(Denial::NotMine),

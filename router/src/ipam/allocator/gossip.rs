@@ -177,7 +177,7 @@ impl Allocator {
     }
 
     fn heard_word(&mut self) {
-        self.quiet = self.quiet.filter(|quiet| matches!(quiet, Quiet::ForClaims(_)));
+        self.quiet = self.quiet.filter(|quiet| !matches!(quiet, Quiet::ForWord(_)));
     }
 
     fn hear_state(

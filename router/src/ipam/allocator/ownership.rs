@@ -113,6 +113,9 @@ impl Allocator {
         if mine && self.cluster.is_none() && !self.has_voted_for(charter) {
             self.quiet = Some(Quiet::ForClaims(now + QUIET));
         }
+        if std::mem::take(&mut self.moved) {
+            self.quiet = Some(Quiet::ForLeases(now + QUIET));
+        }
         self.cluster = Some(Cluster::new(charter, used, ring));
         self.preferred = None;
         self.consensus = Consensus::new(self.me, None);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use weft_gossip::PeerName;
 
-use super::Allocator;
+use super::{Allocator, Quiet};
 use crate::ipam::{
     cluster::{Charter, seeded},
     consensus::{Decree, Vote},
@@ -176,7 +176,7 @@ impl Allocator {
     fn found(&mut self, charter: Charter, ring: Ring, now: Instant) {
         let segments = ring.segments();
         self.adopt(charter, false, ring, now);
-        self.quiet = None;
+        self.quiet = self.quiet.filter(|quiet| matches!(quiet, Quiet::ForLeases(_)));
         self.broadcasts.push(Body::State(segments));
     }
 
