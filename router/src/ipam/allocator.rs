@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::Ipv4Net;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weft_gossip::PeerName;
 
@@ -46,13 +47,13 @@ enum Quiet {
     /// Running containers may use addresses that are not written down any more.
     ForClaims(Instant),
     /// After a change of the range: others may use addresses since before, and claim them from us first.
-    ForLeases(Instant),
+    Moved(Instant),
 }
 
 impl Quiet {
     fn until(self) -> Instant {
         match self {
-            Self::ForWord(until) | Self::ForClaims(until) | Self::ForLeases(until) => until,
+            Self::ForWord(until) | Self::ForClaims(until) | Self::Moved(until) => until,
         }
     }
 }
@@ -101,7 +102,7 @@ pub struct Allocator {
     peers: BTreeMap<PeerName, PeerKnowledge>,
     headers: BTreeMap<PeerName, Header>,
     /// Peers with another range: they never vote on ours.
-    strangers: BTreeSet<PeerName>,
+    strangers: BTreeMap<PeerName, Ipv4Net>,
     faults: BTreeMap<PeerName, String>,
     pending: VecDeque<Pending>,
     asks: BTreeMap<Goal, Ask>,
@@ -171,7 +172,7 @@ impl Allocator {
             preferred: None,
             peers: BTreeMap::new(),
             headers: BTreeMap::new(),
-            strangers: BTreeSet::new(),
+            strangers: BTreeMap::new(),
             faults: BTreeMap::new(),
             pending: VecDeque::new(),
             asks: BTreeMap::new(),

@@ -256,6 +256,8 @@ pub struct IpamStatus {
     pub conflicts: Vec<(String, Ipv4Addr, PeerName)>,
     /// The last thing wrong with what a peer said; it was not used.
     pub faults: Vec<(PeerName, String)>,
+    /// Peers that use another range, and which; they have no part in ours.
+    pub other_ranges: Vec<(PeerName, Ipv4Net)>,
     /// What of the state on disk was not used and why, if not all was; leases survive a change of the range.
     pub discarded: Option<String>,
 }

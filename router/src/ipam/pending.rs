@@ -1,7 +1,7 @@
 //! What waits: commands that cannot be answered yet, and the asks sent to other owners on their behalf.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -71,11 +71,19 @@ pub(super) struct Ask {
     pub(super) tries: BTreeMap<PeerName, u32>,
     /// Who refused, and when.
     pub(super) refusals: BTreeMap<PeerName, Instant>,
+    /// Who refused last time, though it may be asked again by now.
+    pub(super) without: BTreeSet<PeerName>,
 }
 
 impl Ask {
     pub(super) fn new(nonce: u64) -> Self {
-        Self { nonce, outstanding: None, tries: BTreeMap::new(), refusals: BTreeMap::new() }
+        Self {
+            nonce,
+            outstanding: None,
+            tries: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            without: BTreeSet::new(),
+        }
     }
 
     /// When to look at it again.

@@ -215,7 +215,9 @@ impl Allocator {
         match wish {
             Wish::Allocate { id, within } => self.step_allocate(id, *within),
             Wish::Claim { id, address } => self.step_claim(id, *address),
-            Wish::Prime if self.cluster.is_some() => Step::Done(Ok(Reply::Done)),
+            Wish::Prime if self.cluster.is_some() && self.unseen_seeds().is_none() => {
+                Step::Done(Ok(Reply::Done))
+            }
             Wish::Prime => Step::Wait(self.seeding_reason()),
             Wish::Leave => self.step_leave(),
         }

@@ -51,27 +51,23 @@ impl Allocator {
         let (here, away) = self.other_owners(goal.span());
         if let Some((peer, due)) = ask.outstanding {
             if here.contains(&peer) && now < due {
-                return Progress::Waiting(format!("an answer from {}", self.call(peer)));
+                return Progress::Waiting(self.hopes(ask, Some(peer), &away));
             }
             *ask.tries.entry(peer).or_insert(0) += 1;
             ask.outstanding = None;
         }
         ask.refusals.retain(|_, at| now < *at + REFUSAL_TIME);
-        let idle = |peer: &PeerName| self.headers.get(peer).map_or(u64::MAX, |header| header.idle);
+        let idle = |peer: &PeerName| self.idle_of(*peer);
         let willing = here.iter().filter(|peer| !ask.refusals.contains_key(peer));
         let next =
             willing.min_by_key(|peer| (ask.tries.get(peer).copied(), Reverse(idle(peer)), **peer)).copied();
         if let Some(peer) = next {
             ask.outstanding = Some((peer, now + ANSWER_TIME));
             self.send(peer, Body::Ask { nonce: ask.nonce, goal });
-            return Progress::Waiting(format!("an answer from {}", self.call(peer)));
+            return Progress::Waiting(self.hopes(ask, Some(peer), &away));
         }
         if !away.is_empty() {
-            let names: Vec<String> = away.iter().map(|peer| self.call(*peer)).collect();
-            return Progress::Waiting(format!(
-                "{} (unreachable, owns addresses that may be free)",
-                names.join(", ")
-            ));
+            return Progress::Waiting(self.hopes(ask, None, &away));
         }
         if self.is_settling(goal.span()) {
             return Progress::Waiting("addresses taken over a moment ago".to_owned());
@@ -80,6 +76,30 @@ impl Allocator {
             Goal::Within(span) => IpamError::Exhausted { subnet: self.subnet_text(span) },
             Goal::Exactly(address) => self.conflict(address.into(), here.first().copied()),
         })
+    }
+
+    /// Who may still help, in words: owners that are away first, who had most when last heard before others;
+    /// the one that is asked only if there is hope, or nobody else.
+    fn hopes(&self, ask: &Ask, asked: Option<PeerName>, away: &[PeerName]) -> String {
+        let mut hopes = Vec::new();
+        if !away.is_empty() {
+            let verb = if away.len() == 1 { "owns" } else { "own" };
+            let mut away = away.to_vec();
+            away.sort_by_key(|peer| Reverse(self.idle_of(*peer)));
+            let names: Vec<String> = away.into_iter().map(|peer| self.call(peer)).collect();
+            let names = names.join(", ");
+            hopes.push(format!("{names} (unreachable, {verb} addresses that may be free)"));
+        }
+        let hopeless = |peer: &PeerName| ask.without.contains(peer) || self.idle_of(*peer) == 0;
+        if let Some(peer) = asked.filter(|peer| away.is_empty() || !hopeless(peer)) {
+            hopes.push(format!("an answer from {}", self.call(peer)));
+        }
+        hopes.join(", or ")
+    }
+
+    /// How many idle addresses a peer had when it was last heard; an unknown one may have any number.
+    fn idle_of(&self, peer: PeerName) -> u64 {
+        self.headers.get(&peer).map_or(u64::MAX, |header| header.idle)
     }
 
     /// The other owners in a span: those who can be asked now, and those who cannot.
@@ -152,7 +172,7 @@ impl Allocator {
     /// What to give for a goal, or why not.
     fn choose(&self, goal: Goal) -> Result<Span, Denial> {
         match (self.quiet, goal) {
-            (None, _) | (Some(Quiet::ForLeases(_)), Goal::Exactly(_)) => {}
+            (None, _) | (Some(Quiet::Moved(_)), Goal::Exactly(_)) => {}
             (Some(_), _) => return Err(Denial::Later),
         }
         match goal {
@@ -181,6 +201,7 @@ impl Allocator {
         match denial {
             Denial::Empty | Denial::InUse => {
                 ask.refusals.insert(from, now);
+                ask.without.insert(from);
                 ask.outstanding = None;
             }
             // An owner who says it is none is asked again only after a while: its word may lag behind the ring.

@@ -81,13 +81,15 @@ impl Allocator {
         }
         if header.range != self.config.range {
             self.electors.remove(&author);
-            if self.strangers.len() < PEER_LIMIT {
-                self.strangers.insert(author);
+            if self.strangers.len() < PEER_LIMIT || self.strangers.contains_key(&author) {
+                self.strangers.insert(author, header.range);
             }
-            self.fault(author, format!("has the range {}, not {}", header.range, self.config.range));
+            self.fault(author, format!("uses the range {}, we use {}", header.range, self.config.range));
             return;
         }
-        self.strangers.remove(&author);
+        if self.strangers.remove(&author).is_some() {
+            self.faults.remove(&author);
+        }
         self.note(&header, now);
         let relation = self.relation(header.ring);
         match body {

@@ -35,7 +35,7 @@ impl Allocator {
         let known = &self.peers;
         self.headers.retain(|name, _| known.contains_key(name));
         self.granted.retain(|name, _| known.contains_key(name));
-        self.strangers.retain(|name| known.contains_key(name));
+        self.strangers.retain(|name, _| known.contains_key(name));
         let new = |name: &PeerName, peer: &PeerKnowledge| {
             peer.reachable
                 && before.get(name).is_none_or(|old| !old.reachable || old.incarnation != peer.incarnation)
@@ -47,7 +47,7 @@ impl Allocator {
             self.greet(peer);
         }
         let voteless = |name: &PeerName| {
-            self.strangers.contains(name) || self.headers.get(name).is_some_and(|header| header.observer)
+            self.strangers.contains_key(name) || self.headers.get(name).is_some_and(|header| header.observer)
         };
         let removed = |name: &PeerName, peer: &PeerKnowledge| {
             self.removed.get(name).is_some_and(|incarnation| peer.incarnation <= *incarnation)

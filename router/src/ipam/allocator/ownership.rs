@@ -61,6 +61,7 @@ impl Allocator {
             let touching = news.iter().filter(|segment| segment.span.intersection(goal.span()).is_some());
             for segment in touching {
                 ask.refusals.remove(&segment.holding.owner);
+                ask.without.remove(&segment.holding.owner);
             }
         }
         let ghosts: Vec<PeerName> = news.iter().map(|segment| segment.holding.owner).collect();
@@ -114,7 +115,7 @@ impl Allocator {
             self.quiet = Some(Quiet::ForClaims(now + QUIET));
         }
         if std::mem::take(&mut self.moved) {
-            self.quiet = Some(Quiet::ForLeases(now + QUIET));
+            self.quiet = Some(Quiet::Moved(now + QUIET));
         }
         self.cluster = Some(Cluster::new(charter, used, ring));
         self.preferred = None;

@@ -6,9 +6,9 @@ use weft_gossip::PeerName;
 
 use super::{Allocator, Quiet};
 use crate::ipam::{
-    cluster::{Charter, seeded},
+    cluster::{Charter, seat, seeded},
     consensus::{Decree, Vote},
-    contract::InitMode,
+    contract::{InitMode, PeerKnowledge},
     pending::{Waiting, Wish},
     ring::Ring,
     wire::Body,
@@ -22,6 +22,9 @@ const FOREIGN_DEMAND: Duration = Duration::from_secs(5);
 
 /// A ballot that brings nothing after so many announcements is given up for a higher one.
 const ANNOUNCEMENTS: u32 = 3;
+
+/// Most peers of other ranges that a reason names.
+const STRANGERS_NAMED: usize = 3;
 
 /// Timers of the election; what was voted is in `Consensus`.
 #[derive(Default, Debug)]
@@ -116,13 +119,52 @@ impl Allocator {
     /// Why the range cannot be divided now, if it cannot.
     pub(super) fn missing_quorum(&self) -> Option<String> {
         if let InitMode::Seed(nicknames) = &self.config.init {
-            return nicknames.is_empty().then(|| "a seed list with nicknames in it".to_owned());
+            let empty = nicknames.is_empty().then(|| "a seed list with nicknames in it".to_owned());
+            return empty.or_else(|| self.unseen_seeds());
+        }
+        if self.config.init == InitMode::Observer && self.electors.is_empty() {
+            let reason = "an observer waits for a peer that seeds the range, and none has been seen";
+            return Some(format!("{reason}{}", self.uncounted()));
         }
         let (electors, present) = self.electorate();
         let quorum = electors / 2 + 1;
         (present < quorum).then(|| {
-            format!("{present} of {electors} peers are here, {quorum} are needed to divide the range")
+            let uncounted = self.uncounted();
+            format!(
+                "{present} of {electors} peers are here, {quorum} are needed to divide the range{uncounted}"
+            )
         })
+    }
+
+    /// Whom a peer without a seat waits for: as long as nobody has sat down there is nothing to get.
+    pub(super) fn unseen_seeds(&self) -> Option<String> {
+        let InitMode::Seed(nicknames) = &self.config.init else { return None };
+        let met = |(name, peer): (&PeerName, &PeerKnowledge)| {
+            nicknames.contains(&peer.nickname) && !self.strangers.contains_key(name)
+        };
+        if nicknames.contains(&self.nickname) || self.peers.iter().any(met) {
+            return None;
+        }
+        let is_seat = |owner: &PeerName| nicknames.iter().any(|nickname| seat(nickname) == Some(*owner));
+        let owners = self.cluster.as_ref().map(|cluster| cluster.ring().owners_in(self.range));
+        if owners.is_some_and(|owners| !owners.keys().all(is_seat)) {
+            return None;
+        }
+        let reason = match nicknames.as_slice() {
+            [one] => format!("host {one}, which seeds the range, has not been seen"),
+            many => format!("hosts {}, which seed the range, have not been seen", many.join(", ")),
+        };
+        Some(reason + &self.uncounted())
+    }
+
+    /// Who is here and does not count, in words to be appended.
+    fn uncounted(&self) -> String {
+        let present = self.strangers.iter().filter(|(name, _)| self.peers.contains_key(name));
+        let named = present.take(STRANGERS_NAMED).map(|(name, range)| {
+            let (peer, ours) = (self.call(*name), self.config.range);
+            format!("; {peer} does not count, it uses the range {range}, we use {ours}")
+        });
+        named.collect()
     }
 
     fn elect(&mut self, now: Instant) {
@@ -176,7 +218,7 @@ impl Allocator {
     fn found(&mut self, charter: Charter, ring: Ring, now: Instant) {
         let segments = ring.segments();
         self.adopt(charter, false, ring, now);
-        self.quiet = self.quiet.filter(|quiet| matches!(quiet, Quiet::ForLeases(_)));
+        self.quiet = self.quiet.filter(|quiet| matches!(quiet, Quiet::Moved(_)));
         self.broadcasts.push(Body::State(segments));
     }
 

@@ -32,6 +32,7 @@ impl Allocator {
             owners: owners.into_iter().collect(),
             conflicts: conflicts.map(|(address, (id, owner))| (id.clone(), *address, *owner)).collect(),
             faults: self.faults.iter().map(|(peer, reason)| (*peer, reason.clone())).collect(),
+            other_ranges: self.strangers.iter().map(|(peer, range)| (*peer, *range)).collect(),
             discarded: self.discarded.clone(),
         }
     }
@@ -41,10 +42,8 @@ impl Allocator {
         if !split.is_empty() {
             return IpamState::Split(split.into_iter().collect());
         }
-        match self.missing_quorum() {
-            Some(reason) if self.cluster.is_none() => IpamState::Waiting(reason),
-            Some(_) | None => IpamState::Ready,
-        }
+        let missing = if self.cluster.is_none() { self.missing_quorum() } else { self.unseen_seeds() };
+        missing.map_or(IpamState::Ready, IpamState::Waiting)
     }
 
     /// Peers that were seeded apart from us while both rings are in use: no frame may go to or come from them.

@@ -274,3 +274,51 @@ fn peers_with_another_range_are_reported_and_do_not_count() {
     assert!(faults.len() == 1 && faults[0].1.contains("10.40.0.0/24"), "{faults:?}");
     assert!(world.live(0).split_peers().is_empty());
 }
+
+#[test]
+fn without_a_seat_a_peer_waits_until_a_seed_has_been_seen() {
+    let mut world = World::new(36);
+    world.launch("10.32.0.0/24", seeds(&["host1"]), 1, 0);
+    world.run(100);
+    let reason = "host host1, which seeds the range, has not been seen".to_owned();
+    assert_eq!(world.state(0), IpamState::Waiting(reason.clone()));
+    assert_eq!(world.ask(0, Command::Prime), Err(IpamError::NotYet { reason: reason.clone() }));
+    assert!(world.get(0, "early").unwrap_err().is_transient());
+    assert_eq!(world.state(0), IpamState::Waiting(reason), "an empty seat gives nothing");
+    world.launch("10.32.0.0/24", seeds(&["host1"]), 1, 0);
+    world.run(500);
+    assert_eq!((world.state(0), world.state(1)), (IpamState::Ready, IpamState::Ready));
+    assert_eq!(world.ask(0, Command::Prime), Ok(Reply::Done));
+    assert!(world.get(0, "a").is_ok());
+    world.run(500);
+    world.assert_agreement();
+}
+
+#[test]
+fn an_observer_alone_says_that_it_waits_for_a_peer_that_seeds() {
+    let mut world = World::new(37);
+    world.launch("10.32.0.0/24", InitMode::Observer, 0, 0);
+    world.run(100);
+    let IpamState::Waiting(reason) = world.state(0) else { panic!("not waiting") };
+    assert!(reason.contains("waits for a peer that seeds") && !reason.contains("0 of 0"), "{reason}");
+}
+
+#[test]
+fn a_reason_names_the_peers_that_do_not_count_because_of_their_range() {
+    let mut world = World::new(38);
+    world.launch("10.77.0.0/16", CONSENSUS, 1, 0);
+    world.launch("10.78.0.0/16", CONSENSUS, 1, 0);
+    world.run(500);
+    let IpamState::Waiting(reason) = world.state(0) else { panic!("not waiting") };
+    let expected = "host1 does not count, it uses the range 10.78.0.0/16, we use 10.77.0.0/16";
+    assert!(reason.contains(expected), "{reason}");
+    let status = world.live(0).status();
+    assert_eq!(status.other_ranges, [(name(1), "10.78.0.0/16".parse().unwrap())]);
+    assert_eq!(status.faults, [(name(1), "uses the range 10.78.0.0/16, we use 10.77.0.0/16".to_owned())]);
+    world.kill(1);
+    world.hosts[1].config.range = "10.77.0.0/16".parse().unwrap();
+    world.start(1);
+    world.run(500);
+    let status = world.live(0).status();
+    assert_eq!((status.state, status.other_ranges, status.faults), (IpamState::Ready, vec![], vec![]));
+}

@@ -189,3 +189,35 @@ fn an_idle_mesh_says_little() {
     assert!(rate <= 30, "{rate} messages a minute and peer");
     assert!(world.largest < 1_000, "{} bytes", world.largest);
 }
+
+#[test]
+fn whoever_is_out_of_space_in_a_partition_is_told_which_unreachable_owners_may_have_some() {
+    let mut world = World::mesh(35, 4, "10.32.0.0/26");
+    world.get(0, "first").unwrap();
+    world.run(500);
+    world.partition(&[0, 0, 1, 1]);
+    world.run(200);
+    let mut waits = Vec::new();
+    for at in 0..62 {
+        let result = world.get(at % 2, &format!("c{at}"));
+        if let Err(IpamError::TimedOut { waiting_for }) = result {
+            waits.push(waiting_for);
+            break;
+        }
+    }
+    for patience in [1, 3, 10, 50, 600, 1_900, 2_001, 2_003, 2_600, 4_002] {
+        let command = Command::Allocate { id: format!("p{patience}"), within: None };
+        world.run(5_000);
+        world.latency = (20, 40);
+        let request = world.command(0, command, patience);
+        match world.outcome(request) {
+            Err(IpamError::TimedOut { waiting_for }) => waits.push(waiting_for),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(waits.len(), 11);
+    for text in waits {
+        assert!(text.starts_with("host2, host3 (unreachable") || text.starts_with("host3, host2"), "{text}");
+        assert!(!text.contains("host0") && !text.contains("host1"), "known to be full: {text}");
+    }
+}
