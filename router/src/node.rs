@@ -170,7 +170,7 @@ impl Node {
             Allocator::new(settings, me, nickname.clone(), incarnation, state.ipam, config.seed, now)
         });
         if let Some(reason) = ipam.as_ref().and_then(|ipam| ipam.status().discarded) {
-            tracing::warn!(reason, "the addresses of the last run are not used");
+            tracing::warn!(reason, "not all of the last run's state is used");
         }
         let settings = Settings {
             kernel: config.kernel,

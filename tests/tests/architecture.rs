@@ -52,7 +52,7 @@ impl Source {
 
     /// Whether this file may touch the operating system: `io/`, the composition roots, and the blocking client.
     fn is_shell(&self) -> bool {
-        let folder = ["/io/", "/cli/"].iter().any(|folder| self.path.contains(folder));
+        let folder = ["/io/", "/cli/", "/daemon/"].iter().any(|folder| self.path.contains(folder));
         let root =
             ["/main.rs", "/daemon.rs", "/io.rs", "/cli.rs"].iter().any(|name| self.path.ends_with(name));
         let client = self.path.starts_with("router/api/src/");
