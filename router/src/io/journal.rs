@@ -1,7 +1,7 @@
 //! The log: stderr, and the latest lines kept for `weft report`.
 //!
 //! One global buffer, because the log has one: tracing's subscriber is global too. It holds the last
-//! [`KEPT`] lines of whatever the filter lets through, oldest first.
+//! `KEPT` lines of whatever the filter lets through, oldest first.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
