@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::change::Change;
 use crate::link::{Flag, Kind, Link, Owner};
 use crate::names::{BridgeName, Role};
+use crate::vxlan::{Entry, Underlay};
 
 /// The interfaces that stand, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,7 +20,8 @@ pub struct Actual {
 impl Actual {
     /// The names of what the router of this bridge made: what `reset` removes, ports first, the bridge last.
     pub fn ours(&self, bridge: &BridgeName) -> Vec<String> {
-        let fixed = [bridge.capture(), bridge.sleeve_port(), bridge.to_string()];
+        let [vxlan, vxlan6] = Underlay::ALL.map(|underlay| bridge.vxlan(underlay));
+        let fixed = [bridge.capture(), bridge.sleeve_port(), vxlan, vxlan6, bridge.to_string()];
         let ours = |name: &String, link: &Link| match &link.owner {
             Owner::Ours(mark) => mark.bridge == *bridge,
             Owner::Unmarked => {
@@ -69,6 +71,11 @@ impl Actual {
                         .insert(end.clone(), born(Kind::Veth { peer: Some(other.clone()) }, &[Flag::Deaf]));
                 }
             }
+            Change::CreateVxlan { link, tunnel, mac, .. } => {
+                let mut device = born(Kind::Vxlan(*tunnel), &[]);
+                device.mac = Some(*mac);
+                self.links.insert(link.clone(), device);
+            }
             Change::Delete { link } => self.remove(link),
             Change::Mark { .. }
             | Change::SetMac { .. }
@@ -77,7 +84,10 @@ impl Actual {
             | Change::Leave { .. }
             | Change::Set { .. }
             | Change::AddAddress { .. }
-            | Change::RemoveAddress { .. } => {
+            | Change::RemoveAddress { .. }
+            | Change::Retune { .. }
+            | Change::AddEntry { .. }
+            | Change::RemoveEntry { .. } => {
                 if let Some(found) = self.links.get_mut(change.link()) {
                     alter(found, change);
                 }
@@ -91,10 +101,16 @@ impl Actual {
             self.links.remove(&peer);
         }
         for link in self.links.values_mut().filter(|link| link.bridge.as_deref() == Some(name)) {
-            link.bridge = None;
-            link.flags.retain(|flag, _| !flag.is_of_port());
+            leave(link);
         }
     }
+}
+
+/// What a membership gave goes with it.
+fn leave(link: &mut Link) {
+    link.bridge = None;
+    link.flags.retain(|flag, _| !flag.is_of_port());
+    link.entries.retain(|entry| !matches!(entry, Entry::Bridge(_)));
 }
 
 /// A link as the kernel has just made it: down, with these flags off and the rest yet to be seen.
@@ -112,13 +128,12 @@ fn alter(link: &mut Link, change: &Change) {
         Change::SetMac { to, .. } => link.mac = Some(*to),
         Change::SetMtu { to, .. } => link.mtu = *to,
         Change::Join { bridge, .. } => {
+            leave(link);
             link.bridge = Some(bridge.clone());
-            link.flags.extend([(Flag::Isolated, false), (Flag::Hairpin, false)]);
+            let on = [(Flag::Learning, true), (Flag::Flood, true)];
+            link.flags.extend(on.into_iter().chain([(Flag::Isolated, false), (Flag::Hairpin, false)]));
         }
-        Change::Leave { .. } => {
-            link.bridge = None;
-            link.flags.retain(|flag, _| !flag.is_of_port());
-        }
+        Change::Leave { .. } => leave(link),
         Change::Set { flag, on, .. } => {
             link.flags.insert(*flag, *on);
         }
@@ -128,6 +143,19 @@ fn alter(link: &mut Link, change: &Change) {
         Change::RemoveAddress { address, .. } => {
             link.addresses.remove(address);
         }
-        Change::CreateBridge { .. } | Change::CreatePair { .. } | Change::Delete { .. } => {}
+        Change::Retune { to, .. } => link.kind = Kind::Vxlan(*to),
+        Change::AddEntry { entry, .. } => {
+            for old in entry.overwrites(&link.entries) {
+                link.entries.remove(&old);
+            }
+            link.entries.insert(*entry);
+        }
+        Change::RemoveEntry { entry, .. } => {
+            link.entries.remove(entry);
+        }
+        Change::CreateBridge { .. }
+        | Change::CreatePair { .. }
+        | Change::CreateVxlan { .. }
+        | Change::Delete { .. } => {}
     }
 }

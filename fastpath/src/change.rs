@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::link::Flag;
 use crate::mac::MacAddr;
 use crate::names::Mark;
+use crate::vxlan::{Entry, Tunnel, Underlay};
 
 /// A change to one interface of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,28 @@ pub enum Change {
         link: String,
         /// The other end.
         peer: String,
+    },
+    /// Makes a VXLAN device, down, that reaches nobody.
+    CreateVxlan {
+        /// Its name.
+        link: String,
+        /// What its packets travel in.
+        underlay: Underlay,
+        /// Its settings.
+        tunnel: Tunnel,
+        /// Its Ethernet address.
+        mac: MacAddr,
+    },
+    /// Gives a VXLAN device other settings.
+    Retune {
+        /// The interface.
+        link: String,
+        /// What its packets travel in.
+        underlay: Underlay,
+        /// Its settings so far.
+        from: Tunnel,
+        /// Its settings from now on.
+        to: Tunnel,
     },
     /// Removes an interface, and the other end of a pair with it.
     Delete {
@@ -97,6 +120,20 @@ pub enum Change {
         /// The address and its prefix length.
         address: IpNet,
     },
+    /// Writes a forwarding entry, over an older one for the same address.
+    AddEntry {
+        /// The interface.
+        link: String,
+        /// The entry.
+        entry: Entry,
+    },
+    /// Removes a forwarding entry that does not age.
+    RemoveEntry {
+        /// The interface.
+        link: String,
+        /// The entry.
+        entry: Entry,
+    },
 }
 
 impl Change {
@@ -105,6 +142,8 @@ impl Change {
         match self {
             Self::CreateBridge { link, .. }
             | Self::CreatePair { link, .. }
+            | Self::CreateVxlan { link, .. }
+            | Self::Retune { link, .. }
             | Self::Delete { link }
             | Self::Mark { link, .. }
             | Self::SetMac { link, .. }
@@ -113,15 +152,21 @@ impl Change {
             | Self::Leave { link, .. }
             | Self::Set { link, .. }
             | Self::AddAddress { link, .. }
-            | Self::RemoveAddress { link, .. } => link,
+            | Self::RemoveAddress { link, .. }
+            | Self::AddEntry { link, .. }
+            | Self::RemoveEntry { link, .. } => link,
         }
     }
 
     /// The change that undoes it, where there is one.
     pub fn inverse(&self) -> Option<Self> {
         Some(match self.clone() {
-            Self::CreateBridge { link, .. } | Self::CreatePair { link, .. } => Self::Delete { link },
-            Self::Delete { .. } | Self::Mark { .. } => return None,
+            Self::CreateBridge { link, .. }
+            | Self::CreatePair { link, .. }
+            | Self::CreateVxlan { link, .. } => Self::Delete { link },
+            Self::Retune { link, underlay, from, to } => Self::Retune { link, underlay, from: to, to: from },
+            // What an entry has overwritten is not known.
+            Self::Delete { .. } | Self::Mark { .. } | Self::AddEntry { .. } => return None,
             Self::SetMac { link, from, to } => Self::SetMac { link, to: from?, from: Some(to) },
             Self::SetMtu { link, from, to } => Self::SetMtu { link, from: to, to: from },
             Self::Join { link, bridge, from: Some(old) } => {
@@ -132,19 +177,26 @@ impl Change {
             Self::Set { link, flag, on } => Self::Set { link, flag, on: !on },
             Self::AddAddress { link, address } => Self::RemoveAddress { link, address },
             Self::RemoveAddress { link, address } => Self::AddAddress { link, address },
+            Self::RemoveEntry { link, entry } => Self::AddEntry { link, entry },
         })
     }
 
     /// Whether the rest may go on without it. Router advertisements are a file under `/proc/sys`, and some
-    /// containers have that read-only.
+    /// containers have that read-only; one peer whose entry the kernel does not take is no reason to drop all.
     pub fn is_best_effort(&self) -> bool {
-        matches!(self, Self::Set { flag: Flag::RouterAdvertisements, .. })
+        self.is_of_entry() || matches!(self, Self::Set { flag: Flag::RouterAdvertisements, .. })
+    }
+
+    /// Whether it is about a forwarding entry; of these there are many.
+    pub fn is_of_entry(&self) -> bool {
+        matches!(self, Self::AddEntry { .. } | Self::RemoveEntry { .. })
     }
 
     /// What is done, as a verb for an error message.
     pub(crate) fn operation(&self) -> &'static str {
         match self {
-            Self::CreateBridge { .. } | Self::CreatePair { .. } => "create",
+            Self::CreateBridge { .. } | Self::CreatePair { .. } | Self::CreateVxlan { .. } => "create",
+            Self::Retune { .. } => "change the settings of",
             Self::Delete { .. } => "delete",
             Self::Mark { .. } => "set the alias of",
             Self::SetMac { .. } => "set the MAC address of",
@@ -159,10 +211,14 @@ impl Change {
             Self::Set { flag: Flag::RouterAdvertisements, .. } => "set IPv6 router advertisements of",
             Self::Set { flag: Flag::Deaf, .. } => "set ARP and reverse path filter of",
             Self::Set { flag: Flag::Offloads, .. } => "set transmit offloads of",
+            Self::Set { flag: Flag::Learning, .. } => "set learning of",
+            Self::Set { flag: Flag::Flood, .. } => "set flooding of",
             Self::Set { flag: Flag::Isolated, .. } => "set isolation of",
             Self::Set { flag: Flag::Hairpin, .. } => "set hairpin of",
             Self::AddAddress { .. } => "add an address to",
             Self::RemoveAddress { .. } => "remove an address from",
+            Self::AddEntry { .. } => "add a forwarding entry to",
+            Self::RemoveEntry { .. } => "remove a forwarding entry from",
         }
     }
 }
@@ -172,6 +228,10 @@ impl fmt::Display for Change {
         match self {
             Self::CreateBridge { link, mac } => write!(f, "create bridge {link} with MAC {mac}"),
             Self::CreatePair { link, peer } => write!(f, "create pair {link} and {peer}"),
+            Self::CreateVxlan { link, tunnel, mac, .. } => {
+                write!(f, "create VXLAN device {link} with MAC {mac}, {tunnel}")
+            }
+            Self::Retune { link, from, to, .. } => write!(f, "{link}: {from} -> {to}"),
             Self::Delete { link } => write!(f, "delete {link}"),
             Self::Mark { link, mark } => write!(f, "{link}: set alias {mark}"),
             Self::SetMac { link, from: Some(from), to } => write!(f, "{link}: MAC {from} -> {to}"),
@@ -188,6 +248,8 @@ impl fmt::Display for Change {
             Self::Set { link, flag, on } => write!(f, "{link}: {flag} {}", if *on { "on" } else { "off" }),
             Self::AddAddress { link, address } => write!(f, "{link}: add address {address}"),
             Self::RemoveAddress { link, address } => write!(f, "{link}: remove address {address}"),
+            Self::AddEntry { link, entry } => write!(f, "{link}: add entry {entry}"),
+            Self::RemoveEntry { link, entry } => write!(f, "{link}: remove entry {entry}"),
         }
     }
 }

@@ -3,11 +3,12 @@
 //! ```text
 //!   container links          bridge `weft`             sleeve pair
 //!   eth0 <-> wv... ----port--[ mac, mtu, ]--isolated-- weft-sl <-> weft-io   the router captures
-//!   eth0 <-> wv... ----port--[ addresses ]  port                             and injects here
+//!   eth0 <-> wv... ----port--[ addresses ]  ports                            and injects here
+//!                                         --isolated-- weft-vx, weft-v6      the kernel carries (see `vxlan`)
 //! ```
 //!
 //! [`Desired::links`] spells the wish out as interfaces, in the order in which they are to be made. Per carrier
-//! one field: the VXLAN device and its forwarding entries stand beside `sleeve` when the kernel carries frames too.
+//! one field: `sleeve` and `vxlan`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use crate::link::{Flag, Kind, Link, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, Mark, PortId, Role};
+use crate::vxlan::Vxlan;
 
 /// Everything the router wants of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Desired {
     pub addresses: BTreeSet<IpNet>,
     /// The port to the sleeve; None: there is to be none.
     pub sleeve: Option<Sleeve>,
+    /// The kernel's own carrier; None: there is to be none.
+    pub vxlan: Option<Vxlan>,
     /// The container links that were made (journaled): they are held on the bridge, never made or removed here.
     pub ports: BTreeMap<PortId, ContainerPort>,
 }
@@ -54,15 +58,42 @@ pub struct ContainerPort {
 impl Desired {
     /// A bridge and nothing else.
     pub fn new(bridge: BridgeName, mac: MacAddr, mtu: u32) -> Self {
-        Self { bridge, mac, mtu, addresses: BTreeSet::new(), sleeve: None, ports: BTreeMap::new() }
+        Self {
+            bridge,
+            mac,
+            mtu,
+            addresses: BTreeSet::new(),
+            sleeve: None,
+            vxlan: None,
+            ports: BTreeMap::new(),
+        }
     }
 
     /// The wish as interfaces, in the order in which they are to be made.
     pub fn links(&self) -> Vec<(String, Link)> {
+        let mut links = self.frame();
+        if let Some(vxlan) = &self.vxlan {
+            for (name, link) in &mut links {
+                if let Some(underlay) = self.bridge.underlay_of(name) {
+                    link.entries = vxlan.entries(underlay);
+                }
+            }
+        }
+        links
+    }
+
+    /// The same without forwarding entries, of which there may be thousands.
+    pub(crate) fn frame(&self) -> Vec<(String, Link)> {
         let mut links = vec![(self.bridge.to_string(), self.bridge_link())];
         if let Some(sleeve) = self.sleeve {
             links.push((self.bridge.capture(), self.capture_link()));
             links.push((self.bridge.sleeve_port(), self.sleeve_link(sleeve)));
+        }
+        if let Some(vxlan) = &self.vxlan {
+            for underlay in vxlan.underlays() {
+                let link = vxlan.link(&self.bridge, underlay, self.mtu);
+                links.push((self.bridge.vxlan(underlay), link));
+            }
         }
         for (id, port) in &self.ports {
             links.push((self.bridge.host_end(id), port.link(&self.bridge, id)));

@@ -88,6 +88,7 @@ fn human(errno: i32) -> Option<&'static str> {
     Some(match errno {
         libc::EPERM | libc::EACCES => "not permitted (CAP_NET_ADMIN is needed)",
         libc::EEXIST => "it exists already",
+        libc::EADDRINUSE => "its UDP port is in use on this host",
         libc::ENODEV => "no such interface",
         libc::EOPNOTSUPP => "this kernel does not support it",
         libc::EROFS => "the file system is read-only",

@@ -6,6 +6,8 @@
 mod apply;
 mod attach;
 mod facts;
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
+mod fdb;
 mod inside;
 mod kernel;
 mod monitor;
@@ -13,12 +15,15 @@ mod nft;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod observe;
 mod offload;
+mod probe;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod routes;
 #[expect(unsafe_code, reason = "ioctl and adopting a descriptor; nothing else in this crate is unsafe")]
 mod sys;
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
+mod tunnel;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::actual::Actual;
 use crate::change::Change;
@@ -29,10 +34,13 @@ use crate::link::{Flag, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, PortId, Role};
 use crate::plan;
+use crate::vxlan::Underlay;
 use kernel::Kernel;
 use nft::Nft;
 
+pub use fdb::Port;
 pub use monitor::Monitor;
+pub use probe::{Probe, ProbeSocket};
 pub use routes::HostRoute;
 
 /// How often we look again before we say that somebody works against us.
@@ -54,6 +62,8 @@ pub struct Report {
     pub unmet: Vec<Error>,
     /// Wanted container links that do not stand; only an attachment can make them again.
     pub missing: BTreeSet<PortId>,
+    /// Why VXLAN is left out, by underlay; it is tried again at every look. All else is as wanted all the same.
+    pub no_vxlan: BTreeMap<Underlay, Error>,
 }
 
 /// What tearing down did.
@@ -98,6 +108,9 @@ impl Fastpath {
 
     /// Makes the kernel what is wanted: looks, changes what is not right, and looks again until nothing is left.
     ///
+    /// A VXLAN device that cannot be had (its name or its port is taken) does not hold up the rest: see
+    /// [`Report::no_vxlan`].
+    ///
     /// # Errors
     /// Conflict before anything is changed; or the first change the kernel refused, the earlier ones staying (the
     /// next call goes on from there); or Restless when somebody undoes our changes.
@@ -108,29 +121,65 @@ impl Fastpath {
         let mut changes = Vec::new();
         for _ in 0..ROUNDS {
             let actual = self.observe().await?;
+            report.no_vxlan.extend(plan::obstacles(desired, &actual));
             changes = plan(desired, &actual)?;
-            changes.retain(|change| !refused.contains(change));
+            changes.retain(|change| !refused.contains(change) && !self.left_out(change, &report));
             if changes.is_empty() {
                 report.missing = self.missing(desired, &actual).await?;
                 return Ok(report);
             }
-            for change in &changes {
-                match apply::apply(&self.kernel, change).await {
-                    Ok(()) => {
-                        tracing::info!(%change, "changed the kernel");
-                        report.changes.push(change.clone());
-                    }
-                    Err(error) if change.is_best_effort() => {
-                        tracing::debug!(%change, %error, "cannot have this");
-                        refused.push(change.clone());
-                        report.unmet.push(error);
-                    }
-                    Err(error) => return Err(error),
-                }
+            self.round(&changes, &mut refused, &mut report).await?;
+            // Entries change nothing but themselves, and each was confirmed; looking at thousands again for the sake
+            // of one would double the price of a new peer.
+            let entries = changes.iter().all(Change::is_of_entry);
+            if entries && report.changes.ends_with(&changes) {
+                report.missing = self.missing(desired, &actual).await?;
+                return Ok(report);
             }
         }
         let first = changes.first().map(ToString::to_string).unwrap_or_default();
         Err(Error::Restless { rounds: ROUNDS, first })
+    }
+
+    /// Carries out one plan.
+    async fn round(
+        &self,
+        changes: &[Change],
+        refused: &mut Vec<Change>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        for change in changes {
+            if self.left_out(change, report) {
+                continue;
+            }
+            match apply::apply(&self.kernel, change).await {
+                Ok(()) if change.is_of_entry() => {
+                    tracing::debug!(%change, "changed the kernel");
+                    report.changes.push(change.clone());
+                }
+                Ok(()) => {
+                    tracing::info!(%change, "changed the kernel");
+                    report.changes.push(change.clone());
+                }
+                // The device went while we were at it: time to look again.
+                Err(error) if change.is_of_entry() && error.is(&[libc::ENODEV]) => return Ok(()),
+                Err(error) if change.is_best_effort() => {
+                    tracing::debug!(%change, %error, "cannot have this");
+                    refused.push(change.clone());
+                    report.unmet.push(error);
+                }
+                Err(error) => match self.bridge.underlay_of(change.link()) {
+                    Some(underlay) => drop(report.no_vxlan.insert(underlay, error)),
+                    None => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a change is about a VXLAN device that cannot be had.
+    fn left_out(&self, change: &Change, report: &Report) -> bool {
+        self.bridge.underlay_of(change.link()).is_some_and(|underlay| report.no_vxlan.contains_key(&underlay))
     }
 
     /// Makes a container link, or finds it standing and completes it. `namespace` is the container's network
@@ -166,7 +215,7 @@ impl Fastpath {
     /// # Errors
     /// When the kernel does not answer.
     pub async fn adopt(&self) -> Result<BTreeSet<StandingLink>, Error> {
-        let observed = observe::observe(&self.kernel, &self.bridge).await?;
+        let observed = observe::links(&self.kernel, &self.bridge).await?;
         let standing = |(name, link): (&String, &crate::link::Link)| {
             let Owner::Ours(mark) = &link.owner else { return None };
             let Role::Container(port) = &mark.role else { return None };

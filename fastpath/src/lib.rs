@@ -8,13 +8,11 @@
 //! ```text
 //! mac names link                     words: addresses, names and marks, one interface
 //! desired actual change plan         pure: the wish, the picture, one step, the way
+//! vxlan                              the kernel's own carrier: devices, remotes, forwarding entries
 //! support error container            what a host can do; what went wrong; what an attachment asks
 //! filter                             who may speak VXLAN to us: the same four words for one nftables table
 //! io                                 netlink, ioctl and /proc/sys: look, apply, attach, watch
 //! ```
-//!
-//! The kernel's own carrier, VXLAN, joins here: a field of [`Desired`], a [`link::Kind`], forwarding entries
-//! beside [`link::Link`], and the same planner.
 
 pub mod actual;
 pub mod change;
@@ -28,6 +26,7 @@ pub mod mac;
 pub mod names;
 pub mod plan;
 pub mod support;
+pub mod vxlan;
 
 pub use actual::Actual;
 pub use change::Change;
@@ -35,8 +34,9 @@ pub use container::{Attached, ContainerLink, DefaultRoute, StandingLink};
 pub use desired::{ContainerPort, Desired, Sleeve};
 pub use error::Error;
 pub use filter::{Filter, FilterChange, FilterState, plan_filter};
-pub use io::{Fastpath, HostRoute, Monitor, Report, Teardown};
+pub use io::{Fastpath, HostRoute, Monitor, Port, Probe, ProbeSocket, Report, Teardown};
 pub use mac::MacAddr;
 pub use names::{BridgeName, PortId};
-pub use plan::{missing, plan};
+pub use plan::{missing, obstacles, plan};
 pub use support::{Facts, Release};
+pub use vxlan::{Remote, RemoteId, Underlay, Vxlan};

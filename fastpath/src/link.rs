@@ -2,7 +2,7 @@
 //!
 //! Desired state leaves out what it does not care about (no MAC, a flag that is not in the map); actual state
 //! leaves out what could not be read. So "is it right?" is one comparison, and a property added here is observed,
-//! planned, printed and applied like every other. The VXLAN devices become a further [`Kind`].
+//! planned, printed and applied like every other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, Mark};
+use crate::vxlan::{Entry, Tunnel};
 
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,8 @@ pub struct Link {
     pub flags: BTreeMap<Flag, bool>,
     /// The addresses on it that carry our mark.
     pub addresses: BTreeSet<IpNet>,
+    /// The forwarding entries on it that do not age.
+    pub entries: BTreeSet<Entry>,
 }
 
 /// Kinds of device this crate knows.
@@ -41,6 +44,8 @@ pub enum Kind {
         /// The other end.
         peer: Option<String>,
     },
+    /// A VXLAN device.
+    Vxlan(Tunnel),
     /// Anything else, by its kernel name (empty for hardware).
     Other(String),
 }
@@ -50,6 +55,7 @@ impl fmt::Display for Kind {
         match self {
             Self::Bridge => f.write_str("a bridge"),
             Self::Veth { .. } => f.write_str("a veth"),
+            Self::Vxlan(tunnel) => write!(f, "a VXLAN device with {tunnel}"),
             Self::Other(kind) if kind.is_empty() => f.write_str("a network device"),
             Self::Other(kind) => write!(f, "a {kind} device"),
         }
@@ -99,6 +105,10 @@ pub enum Flag {
     /// The device takes unfinished checksums and oversized segments. Off: the kernel finishes and cuts every frame
     /// before it hands it to this device, wherever the frame came from.
     Offloads,
+    /// Bridge port: the bridge learns from what comes in which addresses are behind it.
+    Learning,
+    /// Bridge port: broadcasts, multicasts and frames for unknown addresses leave by it.
+    Flood,
     /// Bridge port: talks only to ports that are not isolated.
     Isolated,
     /// Bridge port: a frame may leave by the port it came in.
@@ -110,7 +120,7 @@ pub enum Flag {
 impl Flag {
     /// Whether it belongs to the membership in a bridge, so that joining one resets it.
     pub fn is_of_port(self) -> bool {
-        matches!(self, Self::Isolated | Self::Hairpin)
+        matches!(self, Self::Learning | Self::Flood | Self::Isolated | Self::Hairpin)
     }
 }
 
@@ -123,6 +133,8 @@ impl fmt::Display for Flag {
             Self::RouterAdvertisements => "IPv6 router advertisements",
             Self::Deaf => "deafness of the host's IPv4",
             Self::Offloads => "transmit offloads",
+            Self::Learning => "learning",
+            Self::Flood => "flooding",
             Self::Isolated => "isolation",
             Self::Hairpin => "hairpin",
             Self::Up => "link",
@@ -141,6 +153,7 @@ impl Link {
             bridge: None,
             flags: BTreeMap::new(),
             addresses: BTreeSet::new(),
+            entries: BTreeSet::new(),
         }
     }
 }

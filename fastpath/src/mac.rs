@@ -2,11 +2,12 @@
 //!
 //! A container's address is a function of its IPv4 address, so an address given out again comes back with the
 //! same MAC and no stale ARP entry can point elsewhere. The bridge's is a function of the peer's name, so it
-//! survives the bridge being deleted and made again. Both are locally administered and unicast:
+//! survives the bridge being deleted and made again. All are locally administered and unicast:
 //!
 //! ```text
 //! 0a:58:AA:BB:CC:DD    container with address AA.BB.CC.DD (hex)
 //! 0e:NN:NN:NN:NN:NN    bridge of the peer whose name begins with NN:NN:NN:NN:NN
+//! 06:NN:NN:NN:NN:NN    VXLAN device of the same peer
 //! ```
 
 use std::fmt;
@@ -28,6 +29,9 @@ pub struct InvalidMac(pub String);
 impl MacAddr {
     /// The address every station listens to.
     pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The address no station has; a VXLAN device keeps under it where frames go that it must flood.
+    pub const ZERO: Self = Self([0; 6]);
 
     /// Makes an address from its six octets.
     pub const fn new(octets: [u8; 6]) -> Self {
@@ -61,6 +65,12 @@ impl MacAddr {
         Self([0x0e, a, b, c, d, e])
     }
 
+    /// The address of the VXLAN devices of the peer with this name: `06` and the first five octets of the name.
+    pub const fn vxlan_of(name: u64) -> Self {
+        let [a, b, c, d, e, _, _, _] = name.to_be_bytes();
+        Self([0x06, a, b, c, d, e])
+    }
+
     /// Reads an address out of exactly six octets.
     pub fn from_slice(octets: &[u8]) -> Option<Self> {
         octets.try_into().ok().map(Self)
@@ -74,6 +84,11 @@ impl MacAddr {
     /// Whether more than one station may listen to it (multicast, and broadcast too).
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1
+    }
+
+    /// Whether a VXLAN device may have several destinations for it.
+    pub(crate) fn may_be_many(self) -> bool {
+        self.is_multicast() || self == Self::ZERO
     }
 }
 
@@ -146,6 +161,9 @@ mod tests {
         let mac = MacAddr::from_peer(0xff1f_0a3b_e27d_9954);
         assert_eq!(mac.to_string(), "0e:ff:1f:0a:3b:e2");
         assert_eq!(mac.octets()[0] & 3, 2, "locally administered, not multicast");
+        let device = MacAddr::vxlan_of(0xff1f_0a3b_e27d_9954);
+        assert_eq!(device.to_string(), "06:ff:1f:0a:3b:e2");
+        assert_eq!(device.octets()[0] & 3, 2, "locally administered, not multicast");
         assert!(MacAddr::BROADCAST.is_multicast());
     }
 

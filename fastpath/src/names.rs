@@ -7,10 +7,10 @@
 //! weft          the bridge (as given)
 //! weft-sl       sleeve port: the end of the sleeve pair that is a port of the bridge
 //! weft-io       capture end: the other end, where the router reads and writes frames
+//! weft-vx       VXLAN device over IPv4
+//! weft-v6       VXLAN device over IPv6
 //! wvXXXXXXXXXXX host end of a container link: 44 bits of a hash over bridge, id and interface
 //! ```
-//!
-//! `weft-vx` and `weft-v6` are kept free for the VXLAN devices.
 //!
 //! A name proves nothing, so each object carries two marks. The *alias* (`IFLA_IFALIAS`) says what it is and for
 //! whom; it is no look-up name, so it cannot clash, it has room for an id, it survives renaming, and people see it
@@ -23,6 +23,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::vxlan::Underlay;
 
 /// The link group our links are born into: `weft` in ASCII.
 pub const GROUP: u32 = u32::from_be_bytes(*b"weft");
@@ -52,6 +53,19 @@ impl BridgeName {
     /// The end of the sleeve pair that the router captures on and injects into.
     pub fn capture(&self) -> String {
         format!("{}-io", self.0)
+    }
+
+    /// The VXLAN device over one underlay.
+    pub fn vxlan(&self, underlay: Underlay) -> String {
+        match underlay {
+            Underlay::V4 => format!("{}-vx", self.0),
+            Underlay::V6 => format!("{}-v6", self.0),
+        }
+    }
+
+    /// Which of our VXLAN devices has this name.
+    pub fn underlay_of(&self, name: &str) -> Option<Underlay> {
+        Underlay::ALL.into_iter().find(|underlay| self.vxlan(*underlay) == name)
     }
 
     /// The host end of a container link.
@@ -136,6 +150,8 @@ pub enum Role {
     SleevePort,
     /// Where the router captures and injects.
     Capture,
+    /// The VXLAN device over one underlay.
+    Vxlan(Underlay),
     /// The host end of a container link.
     Container(PortId),
 }
@@ -147,6 +163,8 @@ impl fmt::Display for Mark {
             Role::Bridge => f.write_str("bridge"),
             Role::SleevePort => f.write_str("sleeve"),
             Role::Capture => f.write_str("capture"),
+            Role::Vxlan(Underlay::V4) => f.write_str("vxlan"),
+            Role::Vxlan(Underlay::V6) => f.write_str("vxlan6"),
             Role::Container(port) => write!(f, "link/{}/{}", port.ifname, port.id),
         }
     }
@@ -160,6 +178,8 @@ impl Mark {
             "bridge" => Role::Bridge,
             "sleeve" => Role::SleevePort,
             "capture" => Role::Capture,
+            "vxlan" => Role::Vxlan(Underlay::V4),
+            "vxlan6" => Role::Vxlan(Underlay::V6),
             _ => {
                 let (ifname, id) = role.strip_prefix("link/")?.split_once('/')?;
                 Role::Container(PortId::new(id, ifname).ok()?)
@@ -206,6 +226,13 @@ mod tests {
         let bridge: BridgeName = "twelve-bytes".parse().unwrap();
         for name in [bridge.sleeve_port(), bridge.capture(), bridge.host_end(&port("c1", "eth0"))] {
             assert!(name.len() <= NAME_LIMIT, "{name}");
+        }
+        for underlay in Underlay::ALL {
+            let name = bridge.vxlan(underlay);
+            assert!(name.len() <= NAME_LIMIT, "{name}");
+            assert_eq!(bridge.underlay_of(&name), Some(underlay));
+            let mark = Mark { bridge: bridge.clone(), role: Role::Vxlan(underlay) };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         }
         let other = BridgeName::default();
         assert_ne!(other.host_end(&port("c1", "eth0")), bridge.host_end(&port("c1", "eth0")));

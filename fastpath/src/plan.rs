@@ -4,31 +4,33 @@
 //! link that is made gets everything that must hold before frames flow before it is set up; what is right is not
 //! touched, and nothing that is not ours ever is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::actual::Actual;
 use crate::change::Change;
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::link::{Flag, Kind, Link, Owner};
-use crate::names::PortId;
+use crate::names::{PortId, Role};
+use crate::vxlan::{Entry, Underlay};
 
 /// The changes that make the kernel what is wanted; empty when it is.
 ///
 /// Container links that do not stand are not planned (only an attachment has the descriptor of the container's
-/// namespace): see [`missing`].
+/// namespace): see [`missing`]. A VXLAN device whose name somebody else has is left out: see [`obstacles`].
 ///
 /// # Errors
 /// Conflict, when something that is not ours has the name of the bridge or of the sleeve: nothing is to be done.
 pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, Error> {
     let bridge = &desired.bridge;
     let fixed = [bridge.to_string(), bridge.sleeve_port(), bridge.capture()];
-    for (name, link) in desired.links().iter().filter(|(name, _)| fixed.contains(name)) {
+    for (name, link) in desired.frame().iter().filter(|(name, _)| fixed.contains(name)) {
         check(name, link, actual)?;
     }
 
     let mut planner = Planner { model: actual.clone(), changes: Vec::new() };
     planner.clear_sleeve(desired);
+    planner.clear_vxlan(desired);
     for (name, wanted) in desired.links() {
         let stands = planner.model.links.contains_key(&name);
         match &wanted.kind {
@@ -38,13 +40,26 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, Error> {
             Kind::Veth { peer: Some(peer) } if !stands => {
                 planner.push(Change::CreatePair { link: name.clone(), peer: peer.clone() });
             }
-            Kind::Bridge | Kind::Veth { .. } | Kind::Other(_) => {}
+            Kind::Vxlan(tunnel) if !stands => {
+                if let (Some(underlay), Some(mac)) = (bridge.underlay_of(&name), wanted.mac) {
+                    planner.push(Change::CreateVxlan { link: name.clone(), underlay, tunnel: *tunnel, mac });
+                }
+            }
+            Kind::Bridge | Kind::Veth { .. } | Kind::Vxlan(_) | Kind::Other(_) => {}
         }
         if check(&name, &wanted, &planner.model).is_ok() {
             planner.refine(&name, &wanted);
         }
     }
     Ok(planner.changes)
+}
+
+/// What keeps VXLAN out, by underlay: something that is not ours has the name of the device.
+pub fn obstacles(desired: &Desired, actual: &Actual) -> BTreeMap<Underlay, Error> {
+    let obstacle = |(name, wanted): (String, Link)| {
+        Some((desired.bridge.underlay_of(&name)?, check(&name, &wanted, actual).err()?))
+    };
+    desired.frame().into_iter().filter_map(obstacle).collect()
 }
 
 /// The wanted container links that do not stand: their namespace is gone, or the kernel was restarted.
@@ -70,7 +85,9 @@ pub(crate) fn check(name: &str, wanted: &Link, actual: &Actual) -> Result<(), Er
     let Some(found) = actual.links.get(name) else { return Ok(()) };
     let same_kind = matches!(
         (&found.kind, &wanted.kind),
-        (Kind::Bridge, Kind::Bridge) | (Kind::Veth { .. }, Kind::Veth { .. })
+        (Kind::Bridge, Kind::Bridge)
+            | (Kind::Veth { .. }, Kind::Veth { .. })
+            | (Kind::Vxlan(_), Kind::Vxlan(_))
     );
     if same_kind && (found.owner == Owner::Unmarked || found.owner == wanted.owner) {
         return Ok(());
@@ -107,6 +124,21 @@ impl Planner {
         }
     }
 
+    /// Removes a VXLAN device that is not wanted, or whose settings can only be given at birth.
+    fn clear_vxlan(&mut self, desired: &Desired) {
+        let wanted: BTreeMap<String, Link> = desired.frame().into_iter().collect();
+        for link in Underlay::ALL.map(|underlay| desired.bridge.vxlan(underlay)) {
+            let Some(found) = self.model.links.get(&link) else { continue };
+            let Kind::Vxlan(stands) = &found.kind else { continue };
+            let keep = wanted.get(&link).is_some_and(
+                |wanted| matches!(&wanted.kind, Kind::Vxlan(tunnel) if stands.can_become(tunnel)),
+            );
+            if found.owner.is_of(&desired.bridge) && !keep {
+                self.push(Change::Delete { link });
+            }
+        }
+    }
+
     /// Brings every property of a standing link to what is wanted.
     fn refine(&mut self, name: &str, wanted: &Link) {
         let Some(found) = self.model.links.get(name).cloned() else { return };
@@ -120,6 +152,7 @@ impl Planner {
         if found.mtu != wanted.mtu {
             self.push(Change::SetMtu { link: link.clone(), from: found.mtu, to: wanted.mtu });
         }
+        self.retune(name, wanted, &found.kind);
         self.turn(name, wanted, |flag| !flag.is_of_port() && flag != Flag::Up);
         if let (Some(bridge), true) = (&wanted.bridge, found.bridge != wanted.bridge) {
             self.push(Change::Join {
@@ -135,7 +168,33 @@ impl Planner {
         for address in wanted.addresses.difference(&found.addresses) {
             self.push(Change::AddAddress { link: link.clone(), address: *address });
         }
+        self.enter(name, &wanted.entries);
         self.turn(name, wanted, |flag| flag == Flag::Up);
+    }
+
+    /// Gives a VXLAN device the settings that a standing one can be given.
+    fn retune(&mut self, name: &str, wanted: &Link, found: &Kind) {
+        if let (Kind::Vxlan(from), Kind::Vxlan(to), Owner::Ours(mark)) = (found, &wanted.kind, &wanted.owner)
+            && let Role::Vxlan(underlay) = mark.role
+            && from != to
+        {
+            self.push(Change::Retune { link: name.to_owned(), underlay, from: *from, to: *to });
+        }
+    }
+
+    /// Removes the entries that are wrong and writes the ones that are missing; an overwritten one is not removed.
+    fn enter(&mut self, name: &str, wanted: &BTreeSet<Entry>) {
+        let Some(link) = self.model.links.get(name) else { return };
+        let missing: Vec<Entry> = wanted.difference(&link.entries).copied().collect();
+        let overwritten: BTreeSet<Entry> =
+            missing.iter().flat_map(|entry| entry.overwrites(&link.entries)).collect();
+        let wrong = link.entries.difference(wanted).filter(|entry| !overwritten.contains(entry));
+        for entry in wrong.copied().collect::<Vec<_>>() {
+            self.push(Change::RemoveEntry { link: name.to_owned(), entry });
+        }
+        for entry in missing {
+            self.push(Change::AddEntry { link: name.to_owned(), entry });
+        }
     }
 
     /// Turns the chosen switches that stand the wrong way, or whose way is not known.

@@ -14,9 +14,12 @@ use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
 };
 
+use super::fdb;
 use super::kernel::{Kernel, ask};
 use super::observe::ADDRESS_MARK;
 use super::offload;
+use super::sys;
+use super::tunnel;
 use crate::change::Change;
 use crate::error::Error;
 use crate::link::Flag;
@@ -56,11 +59,16 @@ fn already(change: &Change) -> &'static [i32] {
         Change::RemoveAddress { .. } => &[libc::EADDRNOTAVAIL, libc::ENODEV],
         Change::Set { flag: Flag::AddressGeneration, on: false, .. } => &[libc::EAFNOSUPPORT],
         Change::Set { flag: Flag::RouterAdvertisements, on: false, .. } => &[libc::ENOENT],
-        Change::Set { .. }
+        // "Exists already" may also mean another device with the same network identifier and port.
+        Change::CreateVxlan { .. }
+        | Change::Retune { .. }
+        | Change::Set { .. }
         | Change::Mark { .. }
         | Change::SetMac { .. }
         | Change::SetMtu { .. }
-        | Change::Join { .. } => &[],
+        | Change::Join { .. }
+        | Change::AddEntry { .. }
+        | Change::RemoveEntry { .. } => &[],
     }
 }
 
@@ -74,6 +82,22 @@ async fn request(kernel: &Kernel, change: &Change) -> Result<(), Error> {
         Change::CreatePair { link, peer } => {
             ask(object, operation, links.add(pair(link, named(peer).link_group(GROUP).build())).execute())
                 .await
+        }
+        Change::CreateVxlan { link, underlay, tunnel, mac } => {
+            let request = links.add(tunnel::create(link, *underlay, tunnel, *mac)).execute();
+            match ask(object, operation, request).await {
+                Err(error) if error.is(&[libc::EEXIST]) && kernel.link(link).await?.is_none() => {
+                    let found =
+                        format!("another VXLAN device with VNI {} on UDP port {}", tunnel.vni, tunnel.port);
+                    Err(Error::Conflict { object: "the network".to_owned(), found })
+                }
+                Err(error) if error.is(&[libc::EEXIST]) => Ok(()),
+                done => done,
+            }
+        }
+        Change::AddEntry { link, entry } => fdb::add(kernel, link, number(kernel, change)?, entry).await,
+        Change::RemoveEntry { link, entry } => {
+            fdb::remove(kernel, link, number(kernel, change)?, entry).await
         }
         Change::Delete { link } => {
             ask(object, operation, links.del_with_message(named(link).build()).execute()).await
@@ -95,6 +119,7 @@ async fn request(kernel: &Kernel, change: &Change) -> Result<(), Error> {
         | Change::SetMac { .. }
         | Change::SetMtu { .. }
         | Change::Leave { .. }
+        | Change::Retune { .. }
         | Change::Set { .. } => ask(object, operation, links.change(property(change)).execute()).await,
     }
 }
@@ -108,8 +133,12 @@ fn property(change: &Change) -> LinkMessage {
         Change::SetMtu { to, .. } => named(name).mtu(*to).build(),
         Change::Leave { .. } => named(name).nocontroller().build(),
         Change::Set { flag, on, .. } => turn(name, *flag, *on),
+        Change::Retune { underlay, to, .. } => tunnel::change(name, *underlay, to).build(),
         Change::CreateBridge { .. }
         | Change::CreatePair { .. }
+        | Change::CreateVxlan { .. }
+        | Change::AddEntry { .. }
+        | Change::RemoveEntry { .. }
         | Change::Delete { .. }
         | Change::Join { .. }
         | Change::AddAddress { .. }
@@ -131,6 +160,8 @@ fn turn(name: &str, flag: Flag, on: bool) -> LinkMessage {
             let filter = devconf(RP_FILTER, u32::from(on));
             named(name).arp(!on).append_extra_attribute(filter).build()
         }
+        Flag::Learning => port().learning(on).build(),
+        Flag::Flood => port().flood(on).mcast_flood(on).bcast_flood(on).build(),
         Flag::Isolated => port().isolated(on).build(),
         Flag::Hairpin => port().hairpin(on).build(),
         Flag::Up if on => named(name).up().build(),
@@ -218,6 +249,12 @@ async fn index(kernel: &Kernel, change: &Change) -> Result<u32, Error> {
     let gone =
         || Error::kernel(change.link(), change.operation(), &io::Error::from_raw_os_error(libc::ENODEV));
     kernel.link(change.link()).await?.map(|link| link.header.index).ok_or_else(gone)
+}
+
+/// The index by the quickest way: a thousand entries ask for it.
+fn number(kernel: &Kernel, change: &Change) -> Result<u32, Error> {
+    sys::index(kernel.socket()?, change.link())
+        .map_err(|error| Error::kernel(change.link(), change.operation(), &error))
 }
 
 /// Whether the host believes router advertisements that come in by this link: only a file says so.

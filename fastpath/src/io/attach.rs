@@ -54,7 +54,7 @@ pub(super) async fn attach(
 
     let host_end = bridge.host_end(&port);
     let wanted = ContainerPort { mtu: link.mtu, up: true }.link(bridge, &port);
-    let observed = observe::observe(kernel, bridge).await?;
+    let observed = observe::links(kernel, bridge).await?;
     bridge_stands(&observed, bridge)?;
     plan::check(&host_end, &wanted, &observed.actual)?;
 
@@ -175,7 +175,7 @@ async fn wire(
     created: bool,
     undo: &mut Undo<'_>,
 ) -> Result<Attached, Error> {
-    let observed = observe::observe(kernel, bridge).await?;
+    let observed = observe::links(kernel, bridge).await?;
     for change in plan::refine(host_end, wanted, &observed.actual)? {
         apply(kernel, &change).await?;
         undo.done.push(change);

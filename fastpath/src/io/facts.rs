@@ -11,6 +11,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::Fastpath;
 use super::kernel::ask;
+use super::observe;
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::support::{Facts, Release};
@@ -26,7 +27,7 @@ impl Fastpath {
     /// When the kernel does not answer.
     pub async fn facts(&self, desired: Option<&Desired>) -> Result<Facts, Error> {
         let wanted: BTreeSet<String> =
-            desired.map(Desired::links).into_iter().flatten().map(|(name, _)| name).collect();
+            desired.map(Desired::frame).into_iter().flatten().map(|(name, _)| name).collect();
         Ok(Facts {
             release: release(),
             bridge: self.knows(InfoKind::Bridge).await?,
@@ -34,7 +35,10 @@ impl Fastpath {
             vxlan: self.knows(InfoKind::Vxlan).await?,
             bridge_netfilter: switch("bridge/bridge-nf-call-iptables"),
             ip_forward: switch("ipv4/ip_forward"),
-            leftovers: self.observe().await?.leftovers(&self.bridge, &wanted),
+            leftovers: observe::links(&self.kernel, &self.bridge)
+                .await?
+                .actual
+                .leftovers(&self.bridge, &wanted),
         })
     }
 

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use futures_util::stream::Stream;
+use futures_util::stream::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rtnetlink::Handle;
@@ -57,6 +58,28 @@ impl Kernel {
         self.socket.as_deref().map(AsFd::as_fd).ok_or_else(none)
     }
 
+    /// Sends a request for which the library has no words, and returns what comes back. It swallows the
+    /// confirmation of a success: an answer that ends without an error is one.
+    pub(super) async fn send(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, rtnetlink::Error> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        let mut answers = self.handle.clone().request(request)?;
+        let mut found = Vec::new();
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(rtnetlink::Error::NetlinkError(error));
+            }
+            if let NetlinkPayload::InnerMessage(inner) = answer.payload {
+                found.push(inner);
+            }
+        }
+        Ok(found)
+    }
+
     /// Asks for one link by name; None when there is none.
     pub(super) async fn link(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let request = || self.handle.link().get().match_name(name).execute();
@@ -88,13 +111,22 @@ pub(super) async fn all<T, S: Stream<Item = Result<T, rtnetlink::Error>>>(
     operation: &'static str,
     dump: impl Fn() -> S,
 ) -> Result<Vec<T>, Error> {
+    patiently(object, operation, || dump().try_collect()).await
+}
+
+/// The same for any kind of question.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
+    object: &str,
+    operation: &'static str,
+    question: impl Fn() -> F,
+) -> Result<T, Error> {
     for _ in 0..PATIENCE {
-        match ask(object, operation, dump().try_collect()).await {
+        match ask(object, operation, question()).await {
             Err(error) if error.is(&[libc::EBUSY]) => tokio::time::sleep(PAUSE).await,
             answer => return answer,
         }
     }
-    ask(object, operation, dump().try_collect()).await
+    ask(object, operation, question()).await
 }
 
 /// The first of a list.

@@ -1,18 +1,21 @@
 //! Says when it is time to look again.
 //!
 //! The messages themselves are not read: what changed is found by looking, so a lost message (`ENOBUFS`) is just
-//! one more reason to look. There is no queue but the kernel's socket buffer. Links and addresses are listened to;
-//! routes and neighbours decide nothing in a plan, and a busy host changes them a thousand times a second.
+//! one more reason to look. There is no queue but the kernel's socket buffer. Links, addresses and forwarding entries
+//! are listened to; routes decide nothing in a plan. Of neighbours and forwarding entries a busy host changes
+//! thousands in a second, by learning: a filter in the kernel lets only those entries through that do not age, so the
+//! rest does not even wake us.
 
 use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
-use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
+use rtnetlink::constants::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK, RTMGRP_NEIGH};
 use tokio::time::{Instant, sleep_until};
 
 use super::Fastpath;
+use super::sys;
 use crate::error::Error;
 
 /// How long news is collected before it is told: one attachment is a dozen messages.
@@ -20,7 +23,35 @@ const COLLECT: Duration = Duration::from_millis(100);
 /// How many messages are thrown away in one go before somebody else may run.
 const BATCH: usize = 4096;
 
-/// Tells when links or addresses of the host have changed.
+/// The bits in a neighbour's state that say that it does not age (`NUD_NOARP`, `NUD_PERMANENT`).
+const LASTING: u16 = 0x40 | 0x80;
+
+/// Accepts all but messages about neighbours, and of those the ones about forwarding entries that do not age. A message
+/// has its type at 4; after the header of 16 bytes, a neighbour has its family at 0 and its state at 8. The machine
+/// reads numbers as the network orders their octets, netlink as this host does.
+fn lasting_entries() -> [libc::sock_filter; 9] {
+    const SHORT_AT: u16 = 0x28;
+    const BYTE_AT: u16 = 0x30;
+    const EQUAL: u16 = 0x15;
+    const ANY_OF: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let here = |number: u16| u32::from(u16::from_be_bytes(number.to_ne_bytes()));
+    let bridge = libc::AF_BRIDGE.cast_unsigned();
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    [
+        step(SHORT_AT, 0, 0, 4),
+        step(EQUAL, 1, 0, here(libc::RTM_NEWNEIGH)),
+        step(EQUAL, 0, 4, here(libc::RTM_DELNEIGH)),
+        step(BYTE_AT, 0, 0, 16),
+        step(EQUAL, 0, 3, bridge),
+        step(SHORT_AT, 0, 0, 24),
+        step(ANY_OF, 0, 1, here(LASTING)),
+        step(RETURN, 0, 0, u32::MAX),
+        step(RETURN, 0, 0, 0),
+    ]
+}
+
+/// Tells when links, addresses or lasting forwarding entries of the host have changed.
 pub struct Monitor {
     socket: TokioSocket,
     buffer: Vec<u8>,
@@ -34,16 +65,25 @@ impl Fastpath {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn monitor() -> Result<Monitor, Error> {
-        Monitor::listen(NETLINK_ROUTE, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+        let socket = TokioSocket::new(NETLINK_ROUTE).map_err(|error| opening_failed(&error))?;
+        let mut groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+        match sys::filter(&socket, &lasting_entries()) {
+            Ok(()) => groups |= RTMGRP_NEIGH,
+            Err(error) => tracing::debug!(%error, "forwarding entries are looked at on a timer only"),
+        }
+        Monitor::on(socket, groups)
     }
 }
 
 impl Monitor {
     /// Listens to groups of one netlink protocol.
     pub(super) fn listen(protocol: isize, groups: u32) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::kernel("netlink monitor", "open", &error);
-        let mut socket = TokioSocket::new(protocol).map_err(failed)?;
-        socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed)?;
+        let socket = TokioSocket::new(protocol).map_err(|error| opening_failed(&error))?;
+        Self::on(socket, groups)
+    }
+
+    fn on(mut socket: TokioSocket, groups: u32) -> Result<Self, Error> {
+        socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(|error| opening_failed(&error))?;
         Ok(Self { socket, buffer: Vec::with_capacity(8192), due: None })
     }
 
@@ -86,4 +126,8 @@ impl Monitor {
 
 fn failed(error: &io::Error) -> Error {
     Error::kernel("netlink monitor", "read", error)
+}
+
+fn opening_failed(error: &io::Error) -> Error {
+    Error::kernel("netlink monitor", "open", error)
 }

@@ -1,4 +1,4 @@
-//! Reads what stands: every link of the namespace, and what only ours need (addresses, offloads).
+//! Reads what stands: every link of the namespace, and what only ours need (addresses, offloads, entries).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,16 @@ use netlink_packet_route::link::{
 };
 
 use super::facts;
+use super::fdb;
 use super::kernel::{Kernel, all};
 use super::offload;
+use super::tunnel;
 use crate::actual::Actual;
 use crate::error::Error;
 use crate::link::{Flag, Kind, Link, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, GROUP, Mark};
+use crate::vxlan::{Tunnel, Underlay};
 
 /// The mark on addresses of ours (`IFA_PROTO`; the kernel keeps 1 to 3 for itself, routing daemons use more).
 pub(super) const ADDRESS_MARK: AddressProtocol = AddressProtocol::Other(b'w');
@@ -44,6 +47,20 @@ pub(super) struct Seen {
 
 /// Looks at everything.
 pub(super) async fn observe(kernel: &Kernel, bridge: &BridgeName) -> Result<Observed, Error> {
+    let mut observed = links(kernel, bridge).await?;
+    for name in Underlay::ALL.map(|underlay| bridge.vxlan(underlay)) {
+        if let Some(link) = observed.actual.links.get_mut(&name)
+            && let (Kind::Vxlan(tunnel), true) = (&link.kind, link.owner.is_of(bridge))
+            && let Some(seen) = observed.seen.get(&name)
+        {
+            link.entries = fdb::written(kernel, &name, seen.index, tunnel.port).await?;
+        }
+    }
+    Ok(observed)
+}
+
+/// Looks at everything but forwarding entries, of which there may be thousands.
+pub(super) async fn links(kernel: &Kernel, bridge: &BridgeName) -> Result<Observed, Error> {
     let messages = all("interfaces", "list", || kernel.handle.link().get().execute()).await?;
     let names: BTreeMap<u32, String> =
         messages.iter().filter_map(|message| Some((message.header.index, name_of(message)?))).collect();
@@ -172,6 +189,7 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
             let here = other_end.below.filter(|_| !other_end.elsewhere);
             Kind::Veth { peer: here.and_then(|index| names.get(&index).cloned()) }
         }
+        Some(InfoKind::Vxlan) => Kind::Vxlan(tunnel_of(message)),
         Some(other) => Kind::Other(other.to_string()),
         None => Kind::Other(String::new()),
     };
@@ -196,6 +214,20 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
         }
     }
     link
+}
+
+fn tunnel_of(message: &LinkMessage) -> Tunnel {
+    let options = info_of(message).iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(options)) => Some(options.as_slice()),
+        _ => None,
+    });
+    tunnel::read(options.unwrap_or_default())
+}
+
+/// The settings of a VXLAN device, if it is one of ours.
+pub(super) fn own_vxlan(message: &LinkMessage, bridge: &BridgeName) -> Option<Tunnel> {
+    let ours = matches!(kind_of(message), Some(InfoKind::Vxlan)) && owner_of(message).is_of(bridge);
+    ours.then(|| tunnel_of(message))
 }
 
 /// The alias says it exactly; the group says at least that it was born as ours.
@@ -260,6 +292,7 @@ fn read_bridge(link: &mut Link, options: &[InfoBridge]) {
 }
 
 fn read_port(link: &mut Link, options: &[InfoBridgePort]) {
+    let mut floods = true;
     for option in options {
         match option {
             InfoBridgePort::Isolated(on) => {
@@ -268,7 +301,14 @@ fn read_port(link: &mut Link, options: &[InfoBridgePort]) {
             InfoBridgePort::HairpinMode(on) => {
                 link.flags.insert(Flag::Hairpin, *on);
             }
+            InfoBridgePort::Learning(on) => {
+                link.flags.insert(Flag::Learning, *on);
+            }
+            InfoBridgePort::UnicastFlood(on)
+            | InfoBridgePort::MulticastFlood(on)
+            | InfoBridgePort::BroadcastFlood(on) => floods &= *on,
             _ => {}
         }
     }
+    link.flags.insert(Flag::Flood, floods);
 }

@@ -1,4 +1,5 @@
-//! The system calls for which there is no safe wrapper: three ioctls, one socket option, one descriptor adopted.
+//! The system calls for which there is no safe wrapper: four ioctls, two socket options, a packet socket bound, one
+//! descriptor adopted.
 
 use std::ffi::c_int;
 use std::io;
@@ -100,8 +101,20 @@ fn halves(mask: u64) -> [u32; 2] {
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
 }
 
-/// One `SIOCETHTOOL`. The callers above size `words` as the structure of the command in its first word says.
-fn ethtool(socket: BorrowedFd<'_>, device: &str, words: &mut [u32]) -> io::Result<()> {
+/// The index of an interface, in the socket's namespace.
+pub(super) fn index(socket: BorrowedFd<'_>, device: &str) -> io::Result<u32> {
+    let mut request = request(device)?;
+    // SAFETY: `request` outlives the call; the kernel reads the name and writes one number into it.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) };
+    if status < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, so it is the index that stands in the union.
+    u32::try_from(unsafe { request.ifr_ifru.ifru_ifindex }).map_err(io::Error::other)
+}
+
+/// A request about an interface, all zero but for its name.
+fn request(device: &str) -> io::Result<libc::ifreq> {
     if device.len() >= libc::IFNAMSIZ {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
@@ -110,6 +123,46 @@ fn ethtool(socket: BorrowedFd<'_>, device: &str, words: &mut [u32]) -> io::Resul
     for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
         *to = from.cast_signed() as libc::c_char;
     }
+    Ok(request)
+}
+
+/// Has the kernel throw away what a filter (in its classic machine language) does not accept.
+pub(super) fn filter(socket: &impl AsRawFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let length = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    // SAFETY: `program` and what it points to outlive the call, `len` says how many instructions there are, and the
+    // kernel copies them and writes nothing back.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds a packet socket to one interface and one kind of frame.
+pub(super) fn bind_packet(socket: BorrowedFd<'_>, index: u32, ethertype: u16) -> io::Result<()> {
+    // SAFETY: an all-zero sockaddr_ll is a valid one.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+    // SAFETY: `address` outlives the call and `length` says how large it is.
+    let status = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// One `SIOCETHTOOL`. The callers above size `words` as the structure of the command in its first word says.
+fn ethtool(socket: BorrowedFd<'_>, device: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request(device)?;
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     // SAFETY: `request` outlives the call and names at most 15 bytes, so it ends in zero; `ifru_data` points to
     // `words`, mutable and aligned to 4, with room for all that the kernel writes for its command: one word per
@@ -156,6 +209,12 @@ fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> io::Result<c_int> {
         )
     };
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Takes a socket into the runtime.
+pub(super) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always names the same open descriptor, until it is dropped with its registration.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Takes a netlink socket into the runtime.

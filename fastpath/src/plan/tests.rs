@@ -9,6 +9,9 @@ use super::*;
 use crate::desired::{ContainerPort, Sleeve};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, Mark, Role};
+use crate::vxlan::{Destination, Remote, RemoteId, Tunnel, Vxlan};
+
+mod vxlan;
 
 fn wish() -> Desired {
     let mut desired = Desired::new(BridgeName::default(), MacAddr::from_peer(7), 1450);
@@ -31,6 +34,8 @@ fn satisfied(found: &Link, wanted: &Link) -> bool {
     found.owner == wanted.owner
         && found.mtu == wanted.mtu
         && found.addresses == wanted.addresses
+        && found.entries == wanted.entries
+        && (!matches!(wanted.kind, Kind::Vxlan(_)) || found.kind == wanted.kind)
         && (wanted.mac.is_none() || wanted.mac == found.mac)
         && (wanted.bridge.is_none() || wanted.bridge == found.bridge)
         && wanted.flags.iter().all(|(flag, on)| found.flags.get(flag) == Some(on))
@@ -188,6 +193,11 @@ fn reset_removes_ports_first_and_leaves_other_routers_alone() {
     assert_eq!(actual.leftovers(&desired.bridge, &wanted), [host_end]);
 }
 
+fn remote(name: u64, address: &str, default: bool) -> (RemoteId, Remote) {
+    let mac = MacAddr::vxlan_of(name << 24);
+    (RemoteId(name), Remote { address: address.parse().unwrap(), port: 6784, mac, default })
+}
+
 const IDS: [&str; 3] = ["c1", "c2", "c3"];
 
 fn any_flags() -> impl Strategy<Value = BTreeMap<Flag, bool>> {
@@ -198,11 +208,13 @@ fn any_flags() -> impl Strategy<Value = BTreeMap<Flag, bool>> {
         Flag::RouterAdvertisements,
         Flag::Deaf,
         Flag::Offloads,
+        Flag::Learning,
+        Flag::Flood,
         Flag::Isolated,
         Flag::Hairpin,
         Flag::Up,
     ];
-    proptest::collection::btree_map(proptest::sample::select(flags.to_vec()), any::<bool>(), 0..9)
+    proptest::collection::btree_map(proptest::sample::select(flags.to_vec()), any::<bool>(), 0..11)
 }
 
 fn any_addresses() -> impl Strategy<Value = BTreeSet<IpNet>> {
@@ -211,14 +223,56 @@ fn any_addresses() -> impl Strategy<Value = BTreeSet<IpNet>> {
     proptest::sample::subsequence(some, 0..=3).prop_map(|list| list.into_iter().collect())
 }
 
+const HOSTS: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"];
+
+fn any_vxlan() -> impl Strategy<Value = Vxlan> {
+    let remote = (0usize..4, 0u64..3, any::<bool>());
+    let remotes = proptest::collection::btree_map(0u64..5, remote, 0..4);
+    (6784u16..6786, 7u32..9, any::<bool>(), remotes).prop_map(|(port, vni, bound, remotes)| Vxlan {
+        local: bound.then(|| "192.0.2.9".parse().unwrap()),
+        remotes: remotes
+            .into_iter()
+            .map(|(id, (host, mac, default))| (RemoteId(id), self::remote(mac, HOSTS[host], default).1))
+            .collect(),
+        ..Vxlan::new(port, vni, MacAddr::vxlan_of(9 << 24))
+    })
+}
+
+fn any_tunnel() -> impl Strategy<Value = Tunnel> {
+    (7u32..9, 6784u16..6786, any::<[bool; 4]>(), 63u8..65).prop_map(|(vni, port, [a, b, c, d], ttl)| Tunnel {
+        vni,
+        port,
+        local: a.then(|| "192.0.2.9".parse().unwrap()),
+        ttl,
+        unfragmented: b,
+        learning: c,
+        checksum: d,
+    })
+}
+
+fn any_entries() -> impl Strategy<Value = BTreeSet<Entry>> {
+    let entry = (0u64..4, 0usize..5, 6784u16..6786, 0u8..3).prop_map(|(mac, host, port, kind)| {
+        let address = HOSTS.get(host).map_or("0.0.0.0", |host| host).parse().unwrap();
+        let to = Destination { address, port, vni: (port == 6785).then_some(9), interface: None };
+        match kind {
+            0 => Entry::Bridge(MacAddr::vxlan_of(mac << 24)),
+            1 => Entry::Device(MacAddr::vxlan_of(mac << 24), to),
+            _ => Entry::Device(MacAddr::ZERO, to),
+        }
+    });
+    proptest::collection::btree_set(entry, 0..6)
+}
+
 prop_compose! {
     fn any_desired()(
         addresses in any_addresses(), mtu in 1280u32..1501, name in 0u64..3,
         sleeve in proptest::option::of(any::<bool>()),
         ports in proptest::collection::btree_map(0usize..3, (1280u32..1501, any::<bool>()), 0..3),
+        vxlan in proptest::option::of(any_vxlan()),
     ) -> Desired {
         let mut desired = Desired::new(BridgeName::default(), MacAddr::from_peer(name << 40), mtu);
         desired.addresses = addresses;
+        desired.vxlan = vxlan;
         desired.sleeve = sleeve.map(|offloads| Sleeve { offloads });
         for (id, (mtu, up)) in ports {
             desired.ports.insert(port(IDS[id]), ContainerPort { mtu, up });
@@ -241,8 +295,10 @@ prop_compose! {
         start in proptest::sample::select(vec![Start::Absent, Start::Unmarked, Start::Ours, Start::Ours, Start::Foreign]),
         flags in any_flags(), addresses in any_addresses(), mtu in 1280u32..1501, mac in any::<[u8; 6]>(),
         bridge in proptest::option::of(proptest::sample::select(vec!["weft".to_owned(), "lan".to_owned()])),
+        tunnel in any_tunnel(), entries in any_entries(),
     ) -> (Start, Link) {
-        let mut link = Link::new(Kind::Other(String::new()), Owner::Foreign);
+        let mut link = Link::new(Kind::Vxlan(tunnel), Owner::Foreign);
+        link.entries = entries;
         link.flags = flags;
         link.addresses = addresses;
         link.mtu = mtu;
@@ -254,11 +310,14 @@ prop_compose! {
 
 /// Any state of the kernel: each name of ours absent, foreign, half made or made and bent.
 fn any_actual() -> impl Strategy<Value = Actual> {
-    proptest::collection::vec(any_link(), 8).prop_map(|links| {
+    proptest::collection::vec(any_link(), 9).prop_map(|links| {
         let all = Desired {
             ports: IDS.iter().map(|id| (port(id), ContainerPort { mtu: 1450, up: true })).collect(),
             ..wish()
         };
+        let mut vxlan = Vxlan::new(6784, 7, MacAddr::vxlan_of(7));
+        vxlan.remotes.extend([remote(1, HOSTS[3], true)]);
+        let all = Desired { vxlan: Some(vxlan), ..all };
         let mut actual = Actual::default();
         let mut names = all.links();
         names.push(("eth0".to_owned(), Link::new(Kind::Other(String::new()), Owner::Foreign)));
@@ -272,7 +331,10 @@ fn any_actual() -> impl Strategy<Value = Actual> {
             if wanted.owner == Owner::Foreign {
                 link.owner = Owner::Foreign;
             }
-            link.kind = wanted.kind.clone();
+            if !matches!(wanted.kind, Kind::Vxlan(_)) {
+                link.kind = wanted.kind.clone();
+                link.entries.clear();
+            }
             actual.links.insert(name, link);
         }
         mend(&mut actual);
@@ -281,7 +343,8 @@ fn any_actual() -> impl Strategy<Value = Actual> {
 }
 
 /// What holds in every kernel: both ends of a pair know each other, or the other end is elsewhere; there are no
-/// ports of a bridge that is not there; and half of our pair is not foreign.
+/// ports of a bridge that is not there; half of our pair is not foreign; no table of a bridge without the bridge, and
+/// one destination for an address.
 fn mend(actual: &mut Actual) {
     let names: BTreeSet<String> = actual.links.keys().cloned().collect();
     let foreign = |name: &str| actual.links.get(name).is_some_and(|link| link.owner == Owner::Foreign);
@@ -291,6 +354,12 @@ fn mend(actual: &mut Actual) {
             *peer = peer.take().filter(|peer| names.contains(peer) && !torn);
         }
         link.bridge = link.bridge.take().filter(|bridge| names.contains(bridge));
+        let mut seen = BTreeSet::new();
+        let joined = link.bridge.is_some();
+        link.entries.retain(|entry| match entry {
+            Entry::Bridge(_) => joined,
+            Entry::Device(mac, _) => *mac == MacAddr::ZERO || seen.insert(*mac),
+        });
     }
 }
 
@@ -302,7 +371,7 @@ proptest! {
             Err(error) => {
                 let wanted = desired.links();
                 let clash = wanted.iter().any(|(name, _)| {
-                    !name.starts_with("wv") && before.links.get(name).is_some_and(|link| link.owner == Owner::Foreign)
+                    !name.starts_with("wv") && desired.bridge.underlay_of(name).is_none() && before.links.get(name).is_some_and(|link| link.owner == Owner::Foreign)
                 });
                 prop_assert!(clash, "no reason for {error}");
                 return Ok(());
@@ -313,17 +382,28 @@ proptest! {
 
         prop_assert_eq!(plan(&desired, &after), Ok(vec![]), "not idempotent");
         let missing = missing(&desired, &before);
+        let obstacles = obstacles(&desired, &before);
         for (name, wanted) in desired.links() {
+            if desired.bridge.underlay_of(&name).is_some_and(|underlay| obstacles.contains_key(&underlay)) {
+                prop_assert_eq!(&before.links[&name].owner, &Owner::Foreign, "no obstacle");
+                continue;
+            }
             if let Owner::Ours(Mark { role: Role::Container(id), .. }) = &wanted.owner
                 && missing.contains(id) {
                     continue;
             }
             prop_assert!(satisfied(&after.links[&name], &wanted), "{name}: {:?}", after.links[&name]);
         }
+        for underlay in Underlay::ALL {
+            let (name, wanted) = (desired.bridge.vxlan(underlay), desired.vxlan.as_ref());
+            let stands = after.links.get(&name).is_some_and(|link| link.owner != Owner::Foreign);
+            prop_assert!(!stands || wanted.is_some_and(|vxlan| vxlan.underlays().contains(&underlay)), "{name} stays");
+        }
         for (name, link) in before.links.iter().filter(|(_, link)| link.owner == Owner::Foreign) {
             let mut found = after.links.get(name).cloned();
             if let Some(found) = &mut found && link.bridge.as_deref() == Some("weft") {
                 found.bridge.clone_from(&link.bridge);
+                found.entries.clone_from(&link.entries);
             }
             prop_assert_eq!(found.as_ref(), Some(link), "foreign {} touched", name);
             prop_assert!(changes.iter().all(|change| change.link() != name));

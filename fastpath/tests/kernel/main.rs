@@ -11,6 +11,8 @@ mod converge;
 mod filter;
 mod host;
 mod intruder;
+mod mesh;
 mod packet;
 mod undo;
+mod vxlan;
 mod world;
