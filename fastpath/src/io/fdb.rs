@@ -214,6 +214,9 @@ impl Fastpath {
     /// until then sends to every remote with a default entry. An address that has meanwhile been learned elsewhere
     /// (its container has moved) stays where it is. All are tried, whatever happens to one.
     ///
+    /// A frame that still arrives by the old carrier is learned, and takes its sender back there. So close the old
+    /// carrier to the peer first where that can be done, and repeat the call once the other end has changed too.
+    ///
     /// # Errors
     /// Refused when the port does not stand; otherwise the first thing the kernel refused.
     pub async fn move_macs(&mut self, macs: &[MacAddr], to: Port) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 
 mod attach;
 mod capture;
+mod carriers;
 mod converge;
 mod filter;
 mod host;

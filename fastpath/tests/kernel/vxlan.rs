@@ -26,7 +26,7 @@ pub(crate) fn containers(mesh: &Mesh) -> Vec<Namespace> {
     mesh.hosts.iter().enumerate().map(make).collect()
 }
 
-fn udp(container: &Namespace, number: usize) -> UdpSocket {
+pub(crate) fn udp(container: &Namespace, number: usize) -> UdpSocket {
     container.run(|| {
         let socket = UdpSocket::bind((format!("10.32.0.{number}"), 7000)).unwrap();
         socket.set_read_timeout(Some(SHORT)).unwrap();
