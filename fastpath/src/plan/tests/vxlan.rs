@@ -24,7 +24,7 @@ fn vxlan_standing() -> (Desired, Actual) {
 fn a_vxlan_device_is_an_isolated_port_with_its_entries_before_it_is_up() {
     let changes = plan(&vxlan(), &Actual::default()).unwrap();
     assert_eq!(
-        lines(&changes)[5..],
+        lines(&changes)[6..],
         [
             "create VXLAN device weft-vx with MAC 06:00:00:00:00:00, VNI 7 on UDP port 6784 from any address, TTL 64, \
              DF, learning, no UDP checksums",
