@@ -138,7 +138,13 @@ impl Fastpath {
             }
         }
         let first = changes.first().map(ToString::to_string).unwrap_or_default();
-        Err(Error::Restless { rounds: ROUNDS, first })
+        let restless = Error::Restless { rounds: ROUNDS, first };
+        for change in &changes {
+            let Some(underlay) = self.bridge.underlay_of(change.link()) else { return Err(restless) };
+            report.no_vxlan.insert(underlay, restless.clone());
+        }
+        report.missing = self.missing(desired, &self.observe().await?).await?;
+        Ok(report)
     }
 
     /// Carries out one plan.
