@@ -159,6 +159,16 @@ impl Dataplane {
             }
             Command::LocalMacs(macs) => self.switch.set_local(macs),
             Command::Forget { peer } => self.switch.forget(peer),
+            Command::Prove { peer } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.live.prove(now);
+                }
+            }
+            Command::Behind { peer } => {
+                let macs = self.switch.macs().behind(peer, now).collect();
+                self.events.push_back(Event::Behind { peer, macs });
+            }
+            Command::Placed { peer, macs } => self.switch.place(peer, &macs, now),
             Command::Counters => {
                 let counters = Box::new(self.counters());
                 self.events.push_back(Event::Counters(counters));

@@ -210,7 +210,7 @@ impl Overlay {
                 self.outputs.push_back(Output::Verify(*peer));
                 self.choose(*peer);
             }
-            Event::Counters(_) => {}
+            Event::Counters(_) | Event::Behind { .. } => {}
         }
     }
 

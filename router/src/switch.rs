@@ -67,6 +67,13 @@ impl Switch {
         self.macs.forget_peer(peer);
     }
 
+    /// Takes over addresses that the kernel had behind a peer: frames for them need not be flooded.
+    pub fn place(&mut self, peer: PeerName, macs: &BTreeSet<MacAddr>, now: Instant) {
+        for mac in macs.iter().filter(|mac| !mac.is_multicast() && !self.local.contains(mac)) {
+            self.macs.learn(*mac, peer, now);
+        }
+    }
+
     /// Decides about a frame that this host's bridge handed over.
     pub fn captured(&mut self, frame: &Frame, now: Instant) -> Verdict {
         if let Some(reason) = implausible(frame) {
@@ -203,6 +210,17 @@ mod tests {
         }
         assert_eq!(switch.captured(&frame(OURS, stp), now), Verdict::Drop(DropReason::LinkLocal));
         assert!(switch.macs().is_empty());
+    }
+
+    #[test]
+    fn addresses_the_kernel_hands_over_are_known_at_once_but_never_our_own() {
+        let (mut switch, now) = (switch(Carrier::Sleeve, &[]), Instant::now());
+        switch.place(PEER, &[THEIRS, OURS, BROADCAST].into(), now);
+        assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Forward(PEER));
+        assert_eq!(switch.captured(&frame(THEIRS, OURS), now), Verdict::Drop(DropReason::Local));
+        switch.place(PEER, &[THEIRS].into(), now);
+        assert_eq!(switch.macs().behind(PEER, now).collect::<Vec<_>>(), [THEIRS]);
+        assert_eq!(switch.macs().behind(FAR, now).count(), 0);
     }
 
     #[test]

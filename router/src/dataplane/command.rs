@@ -40,6 +40,23 @@ pub enum Command {
         /// The peer.
         peer: PeerName,
     },
+    /// Ask the neighbour at once whether it is there; the answer is another [`super::Event::LinkUp`].
+    Prove {
+        /// The neighbour.
+        peer: PeerName,
+    },
+    /// Ask for [`super::Event::Behind`].
+    Behind {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// The kernel had these addresses behind the peer and hands them to sleeve.
+    Placed {
+        /// The peer.
+        peer: PeerName,
+        /// Their addresses.
+        macs: BTreeSet<MacAddr>,
+    },
     /// Ask for [`super::Event::Counters`].
     Counters,
 }

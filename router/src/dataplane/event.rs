@@ -1,7 +1,8 @@
 //! What the data half reports to the control half.
 
 use super::Counters;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
+use weft_fastpath::MacAddr;
 use weft_gossip::PeerName;
 
 /// One report.
@@ -43,6 +44,13 @@ pub enum Event {
         rtt: Duration,
         /// Bytes of the largest IP packet that is known to pass.
         mtu: u16,
+    },
+    /// The answer to [`super::Command::Behind`]: the addresses that sleeve has learned behind a peer.
+    Behind {
+        /// The peer.
+        peer: PeerName,
+        /// Their addresses.
+        macs: BTreeSet<MacAddr>,
     },
     /// The answer to [`super::Command::Counters`].
     Counters(Box<Counters>),

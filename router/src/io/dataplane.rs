@@ -342,7 +342,8 @@ impl Shell {
             | Event::LinkUp { .. }
             | Event::LinkSuspect { .. }
             | Event::LinkDown { .. }
-            | Event::LinkChanged { .. }) => event,
+            | Event::LinkChanged { .. }
+            | Event::Behind { .. }) => event,
         }
     }
 

@@ -89,6 +89,8 @@ pub struct Liveness {
     carried: Option<Instant>,
     /// The other end says it does not hear us.
     deaf: bool,
+    /// The next echo is to be reported, though the link is up.
+    proving: bool,
     rtt: Option<Duration>,
     misses: u64,
 }
@@ -107,6 +109,7 @@ impl Liveness {
             heard: None,
             carried: None,
             deaf: false,
+            proving: false,
             rtt: None,
             misses: 0,
         }
@@ -155,6 +158,13 @@ impl Liveness {
         }
     }
 
+    /// Asks at once; the echo is reported as a rise even of a link that is up.
+    pub fn prove(&mut self, now: Instant) {
+        if self.state == State::Up {
+            (self.proving, self.next) = (true, Some(now));
+        }
+    }
+
     /// A frame went out or came in.
     pub fn carried(&mut self, now: Instant) {
         self.carried = Some(now);
@@ -189,7 +199,8 @@ impl Liveness {
         self.deaf = false;
         self.unanswered = None;
         match self.state {
-            State::Waiting | State::Up => None,
+            State::Waiting => None,
+            State::Up => std::mem::take(&mut self.proving).then_some(Change::Up),
             State::Trying | State::Suspect | State::Down => Some(self.rise(now)),
         }
     }
@@ -253,6 +264,7 @@ impl Liveness {
 
     fn enter(&mut self, state: State, now: Instant) {
         (self.state, self.since, self.retries, self.unanswered) = (state, now, 0, None);
+        self.proving = false;
     }
 
     /// How long an echo may take: 150 ms or four round trips, at most 300 ms or two round trips.
@@ -321,6 +333,21 @@ mod tests {
         live.start(start);
         let changes = run(&mut live, start, start + Duration::from_secs(20), |_| false);
         assert_eq!(changes, [(Duration::from_millis(1500), Change::Down)]);
+    }
+
+    #[test]
+    fn a_link_asked_for_proof_answers_at_once_and_reports_it_once() {
+        let start = Instant::now();
+        let mut live = Liveness::new(start);
+        live.start(start);
+        let asked = start + Duration::from_millis(400);
+        run(&mut live, start, asked, |_| true);
+        live.prove(asked);
+        let changes = run(&mut live, asked, asked + Duration::from_secs(5), |_| true);
+        assert_eq!(changes, [(RTT, Change::Up)]);
+        live.prove(asked + Duration::from_secs(5));
+        let silent = run(&mut live, asked, asked + Duration::from_secs(9), |_| false);
+        assert!(!silent.iter().any(|(_, change)| *change == Change::Up), "{silent:?}");
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl MacTable {
         self.entries.iter().map(|(mac, entry)| (*mac, entry.peer))
     }
 
+    /// The addresses behind one peer.
+    pub fn behind(&self, peer: PeerName, now: Instant) -> impl Iterator<Item = MacAddr> {
+        let young = move |entry: &Entry| entry.peer == peer && now < entry.seen + AGE;
+        self.entries.iter().filter(move |(_, entry)| young(entry)).map(|(mac, _)| *mac)
+    }
+
     /// How many addresses are known.
     pub fn len(&self) -> usize {
         self.entries.len()

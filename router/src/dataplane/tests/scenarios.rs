@@ -338,6 +338,23 @@ fn a_neighbour_whose_address_changes_is_followed() {
 }
 
 #[test]
+fn a_change_of_carrier_can_ask_for_proof_and_for_the_addresses_behind_a_peer() {
+    let mut net = Net::mesh(2);
+    net.run(SECOND * 3 + MILLI * 300);
+    net.events[0].clear();
+    net.command(0, Command::Prove { peer: name(1) });
+    net.run(MILLI * 10);
+    assert!(matches!(net.events[0][..], [(_, Event::LinkUp { .. })]), "{:?}", net.events[0]);
+    net.events[0].clear();
+    net.command(0, Command::Placed { peer: name(1), macs: [mac(9), mac(0)].into() });
+    net.command(0, Command::Behind { peer: name(1) });
+    let [(_, Event::Behind { peer, macs })] = &net.events[0][..] else { panic!("{:?}", net.events[0]) };
+    assert_eq!(*peer, name(1));
+    assert!(macs.contains(&mac(9)) && macs.contains(&mac(1)), "{macs:?}");
+    net.command(0, Command::Prove { peer: name(7) });
+}
+
+#[test]
 fn counters_are_reported_when_asked_for() {
     let mut net = Net::mesh(2);
     net.events[0].clear();

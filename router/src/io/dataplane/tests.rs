@@ -112,6 +112,7 @@ fn exchange(one: &mut Host, two: &mut Host) {
                 | Event::LinkSuspect { .. }
                 | Event::LinkDown { .. }
                 | Event::LinkChanged { .. }
+                | Event::Behind { .. }
                 | Event::Counters(_)) => one.seen.push(event),
             }
         }
