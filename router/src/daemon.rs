@@ -37,7 +37,9 @@ use crate::io::kernel::{self, Job, News};
 use crate::io::store::{self, Loaded, Store};
 use crate::io::{clock, dataplane, journal, signals};
 use crate::ipam;
-use crate::node::{CallId, Inspection, KernelConfig, KernelJob, Node, NodeConfig, Output, State};
+use crate::node::{
+    CallId, Inspection, KernelConfig, KernelJob, KernelReport, Node, NodeConfig, Output, State,
+};
 use crate::overlay::{self, Goodbye};
 use ground::Ground;
 
@@ -185,6 +187,8 @@ impl Daemon {
                     self.order(Job::Inspect(call, inspection, peers)).await;
                 }
                 Output::Reply(call, result) => self.answer(call, result),
+                // Never sent on a host that was reported to have no VXLAN device.
+                Output::Probe { .. } => {}
                 Output::Leave(call) => {
                     self.leaving = true;
                     self.order(Job::Teardown(call)).await;
@@ -205,13 +209,15 @@ impl Daemon {
                 let descriptors = self.waiting.get_mut(&call).and_then(|waiting| waiting.descriptors.take());
                 let Some(descriptors) = descriptors else {
                     let result = Err("the call came without the namespace's descriptors".to_owned());
-                    let report = crate::node::KernelReport::Attached(call, result);
+                    let report = KernelReport::Attached(call, result);
                     return self.node.handle_kernel(report, clock::now());
                 };
                 Job::Attach(call, link, descriptors)
             }
             KernelJob::Detach(key) => Job::Detach(key),
             KernelJob::SetPort(key, up) => Job::SetPort(key, up),
+            // Never asked of a host that was reported to have no VXLAN device.
+            KernelJob::Fastpath(_) | KernelJob::MoveMacs { .. } => return,
         };
         self.order(job).await;
     }
@@ -325,6 +331,8 @@ impl Raised {
         announce(config, &node_config, &state);
         let me = node_config.mesh.identity.name();
         let mut node = Node::new(node_config, state, clock::now());
+        let no_vxlan = Err("no VXLAN device is made here".to_owned());
+        node.handle_kernel(KernelReport::Fastpath(no_vxlan), clock::now());
         let desired = node.desired();
         ground.fastpath.converge(&desired).await?;
         node.handle_links(&ground.fastpath.adopt().await?.into_iter().collect::<Vec<_>>(), clock::now());
@@ -460,7 +468,11 @@ fn node_config(
         peers_given: config.peers.len(),
     });
     let overlay = overlay::Config {
+        me: mesh.identity.name(),
         sleeve: config.sleeve.then_some(config.ports.mesh),
+        fastpath: config.fastpath.then_some(config.ports.vxlan),
+        mtu: u16::try_from(kernel.mtu).unwrap_or(u16::MAX),
+        entropy: overlay::Entropy(random()),
         encrypted: config.secret.is_some(),
         trusted: config.trusted_subnets.clone(),
     };

@@ -186,7 +186,7 @@ impl Node {
             mesh: Mesh::new(mesh, config.mesh_seed, now),
             config: settings,
             ipam,
-            overlay: Overlay::new(config.overlay),
+            overlay: Overlay::new(config.overlay, &state.fastpath, now),
             attachments: Attachments::new(state.attachments),
             exposed: state.exposed,
             nicknames: state.nicknames,
@@ -240,11 +240,17 @@ impl Node {
 
     /// The data half reports.
     pub fn handle_data(&mut self, event: Event, now: Instant) {
-        self.overlay.handle_data(&event);
+        self.overlay.handle_data(&event, now);
         if let Event::Counters(counters) = event {
             self.counters = *counters;
             self.counted(now);
         }
+        self.settle(now);
+    }
+
+    /// A probe of the VXLAN path arrived on the bridge.
+    pub fn handle_probe(&mut self, bytes: &[u8], now: Instant) {
+        self.overlay.handle_probe(bytes, now);
         self.settle(now);
     }
 
@@ -253,6 +259,9 @@ impl Node {
         match report {
             KernelReport::Converged(result) => self.bridge = Some(result),
             KernelReport::Attached(call, result) => self.attached(call, result, now),
+            KernelReport::Fastpath(ready) => self.overlay.handle_kernel_ready(ready, now),
+            KernelReport::Applied(serial) => self.overlay.handle_applied(serial, now),
+            KernelReport::Moved(peer, job) => self.overlay.handle_moved(peer, job, now),
         }
         self.settle(now);
     }
@@ -280,6 +289,7 @@ impl Node {
     /// A deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.mesh.handle_timeout(now);
+        self.overlay.handle_timeout(now);
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_timeout(now);
         }
@@ -294,7 +304,8 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let ipam = self.ipam.as_ref().and_then(Allocator::poll_timeout);
         let own = [self.durability.poll_timeout(), self.lookups.poll_timeout()];
-        own.into_iter().chain([self.mesh.poll_timeout(), ipam]).flatten().min()
+        let parts = [self.mesh.poll_timeout(), self.overlay.poll_timeout(), ipam];
+        own.into_iter().chain(parts).flatten().min()
     }
 
     /// Drains what the node wants done, in order.
@@ -313,6 +324,7 @@ impl Node {
             attachments: self.attachments.iter().cloned().collect(),
             exposed: self.exposed.clone(),
             nicknames: self.nicknames.clone(),
+            fastpath: self.overlay.remembered(),
         }
     }
 
@@ -352,14 +364,14 @@ impl Node {
             }
             Mesh::Established { peer, nickname, remote, session, .. } => {
                 tracing::info!(%peer, nickname, %remote, "session established");
-                self.overlay.handle_established(peer, nickname, remote, session);
+                self.overlay.handle_established(peer, nickname, remote, session, now);
             }
             Mesh::Lost { peer, reason } => {
                 tracing::info!(%peer, reason, "session lost");
-                self.overlay.handle_lost(peer);
+                self.overlay.handle_lost(peer, now);
             }
             Mesh::Told { peer, bytes } => match Told::decode(&bytes) {
-                Ok(told) => self.overlay.handle_told(peer, told),
+                Ok(told) => self.overlay.handle_told(peer, told, now),
                 Err(error) => {
                     self.undecodable += 1;
                     tracing::debug!(%peer, %error, "message from a neighbour not understood");
@@ -375,7 +387,10 @@ impl Node {
                     DeliverKind::Unicast => ipam.handle_unicast(source, &bytes, now),
                 }
             }
-            Mesh::Routes(_) => self.table_stale = true,
+            Mesh::Routes(_) => {
+                self.table_stale = true;
+                self.tell_overlay_who_is_there(now);
+            }
             Mesh::Refused { remote, reason } => tracing::warn!(%remote, reason, "connection refused"),
             Mesh::PeersChanged => self.peers_changed(now),
         }
@@ -388,6 +403,16 @@ impl Node {
             overlay::Output::Verify(peer) => self.mesh.verify(peer, now),
             overlay::Output::Changed => self.table_stale = true,
             overlay::Output::Left(peer) => self.removed(peer, now),
+            // Not held for the disk: a full one must not keep a peer on a path that is dead.
+            overlay::Output::Kernel(wish) => {
+                self.outputs.push_back(Output::Kernel(KernelJob::Fastpath(wish)))
+            }
+            overlay::Output::MoveMacs { peer, address, job, to } => {
+                let job = KernelJob::MoveMacs { peer, address, job, to };
+                self.outputs.push_back(Output::Kernel(job));
+            }
+            overlay::Output::Probe { mac, bytes } => self.outputs.push_back(Output::Probe { mac, bytes }),
+            overlay::Output::Remember => self.durability.change(),
         }
     }
 
@@ -400,7 +425,7 @@ impl Node {
             ipam::Output::Conflict { id, address, owner } => self.conflict(&id, address, owner, now),
             ipam::Output::SplitChanged => {
                 let barred = self.ipam.as_ref().map_or_else(BTreeSet::new, Allocator::split_peers);
-                self.overlay.bar(barred);
+                self.overlay.bar(barred, now);
                 self.table_stale = true;
             }
             ipam::Output::StateChanged => {}
@@ -447,9 +472,18 @@ impl Node {
                 ipam::PeerKnowledge { nickname: peer.nickname, reachable: peer.reachable, incarnation };
             (peer.name, known)
         };
+        self.tell_overlay_who_is_there(now);
         let peers = self.mesh.peers().map(knowledge).collect();
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_peers(peers, now);
+        }
+    }
+
+    /// A lost neighbour that is reached through others, or not known to the mesh at all, is not kept for long.
+    fn tell_overlay_who_is_there(&mut self, now: Instant) {
+        if self.overlay.held().next().is_some() {
+            let known = self.mesh.peers().map(|peer| (peer.name, peer.reachable)).collect();
+            self.overlay.handle_mesh(&known, now);
         }
     }
 
@@ -460,6 +494,7 @@ impl Node {
         if self.nicknames.remove(&peer).is_some() {
             self.durability.change();
         }
+        self.overlay.remove(peer, now);
         self.outputs.push_back(Output::Data(Command::Forget { peer }));
     }
 }

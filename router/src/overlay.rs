@@ -1,305 +1,314 @@
 //! One peer, one carrier: what both ends offer, what works now, which carrier is used, and why.
 //!
-//! One entry per direct neighbour, from the start of its session to the end. The overlay hears from the
-//! session (established, told, lost), from the data half (link up, suspect, down) and from the
-//! allocator (who was seeded apart), and answers with commands for the data half and messages for the
-//! neighbour. It keeps no clock: the heartbeats and their deadlines live in the data half's links.
+//! One entry per direct neighbour, and one per lost neighbour whose kernel may go on forwarding. The overlay
+//! hears from the session (established, told, lost), from the data half (link up, suspect, down), from its own
+//! probes on the VXLAN path, from the kernel and from the allocator (who was seeded apart), and answers with
+//! commands for the data half, a wish for the kernel and messages for the neighbour.
 //!
 //! ```text
-//!  established ──► our offer told; theirs awaited ──► link added, keys announced by the data half
-//!  link up     ──► carrier sleeve                    link suspect ──► the session is asked too (verify)
-//!  link down   ──► no carrier ("silent")             lost         ──► link removed, entry gone
+//!             told ┌──────────────────────── overlay ────────────────────────┐ tell
+//!  session  ──────►│ carrier.rs    one peer: session.rs, what is kept of it  │──────► session
+//!                  │   upkeep.rs       what follows from what is known       │
+//!  data half ─────►│   probe.rs        does VXLAN get through?               │──────► data half
+//!  probes   ──────►│   judge.rs        what is best, and why (reason.rs)     │──────► probes
+//!  kernel   ──────►│   switchover.rs   the change both ends make together    │──────► kernel: wish, moves
+//!                  └ orders.rs    everything that goes out, in one order ────┘
 //! ```
 
+mod carrier;
+mod judge;
+mod orders;
+mod probe;
 mod reason;
+mod session;
+mod switchover;
+#[cfg(test)]
+mod tests;
+mod upkeep;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::Instant;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use weft_gossip::PeerName;
 
+pub use carrier::Neighbour;
+pub use orders::{Accept, Counters, KernelWish, Output, Remembered, RemoteWish};
 pub use reason::Reason;
-pub use wire::{Goodbye, Offer, Told};
+pub use wire::{Denial, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};
 
-use crate::dataplane::{Carrier, Command, Event};
+use crate::dataplane::Event;
+use orders::Orders;
+use session::Here;
 
 /// What this router offers to every neighbour.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// This router.
+    pub me: PeerName,
     /// The UDP port of our sleeve; `None` with `--no-sleeve`.
     pub sleeve: Option<u16>,
+    /// The UDP port of our VXLAN device; `None` with `--no-fastpath`.
+    pub fastpath: Option<u16>,
+    /// The containers' MTU, bytes: a full-size probe is that large.
+    pub mtu: u16,
     /// Whether a cluster secret is set.
     pub encrypted: bool,
     /// Subnets in which frames may travel in clear although a secret is set.
     pub trusted: Vec<ipnet::IpNet>,
+    /// Where the keys of the probes come from.
+    pub entropy: Entropy,
 }
 
-/// What the overlay wants done.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Tell a neighbour over its session.
-    Tell(PeerName, Told),
-    /// Command the data half.
-    Data(Command),
-    /// The neighbour's link fell silent: ask its session whether the router is there at all.
-    Verify(PeerName),
-    /// A carrier changed: the forwarding table must be made anew.
-    Changed,
-    /// The peer has said that it leaves the cluster for good.
-    Left(PeerName),
-}
+/// 256 bits that all keys of the probes grow from: of the operating system, but in tests and simulations.
+#[derive(Clone)]
+pub struct Entropy(pub [u8; 32]);
 
-/// The state of one neighbour's sleeve link, as the data half reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    Absent,
-    Waiting,
-    Up,
-    Silent,
-}
-
-/// One neighbour, as the overlay sees it.
-#[derive(Clone, Debug)]
-pub struct Neighbour {
-    nickname: String,
-    session: u64,
-    remote: SocketAddr,
-    offer: Option<Offer>,
-    link: Link,
-    carrier: Option<Carrier>,
-    reason: Reason,
-    rtt: Option<Duration>,
-    mtu: Option<u16>,
-    changes: u64,
-}
-
-impl Neighbour {
-    /// The carrier that serves the neighbour now, if any works.
-    #[must_use]
-    pub fn carrier(&self) -> Option<Carrier> {
-        self.carrier
-    }
-
-    /// Why this carrier and not a better one.
-    #[must_use]
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-
-    /// The round trip time of the carrier, once measured.
-    #[must_use]
-    pub fn rtt(&self) -> Option<Duration> {
-        self.rtt
-    }
-
-    /// The path MTU towards the neighbour in bytes of an IP packet, once found.
-    #[must_use]
-    pub fn mtu(&self) -> Option<u16> {
-        self.mtu
-    }
-
-    /// How often the carrier has changed since the session began.
-    #[must_use]
-    pub fn changes(&self) -> u64 {
-        self.changes
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy(..)")
     }
 }
 
-/// The machine: one entry per direct neighbour.
+/// The machine: one entry per direct neighbour, and per lost one whose kernel may go on forwarding.
 #[derive(Debug)]
 pub struct Overlay {
-    config: Config,
+    here: Here,
     neighbours: BTreeMap<PeerName, Neighbour>,
-    barred: BTreeSet<PeerName>,
-    outputs: VecDeque<Output>,
+    orders: Orders,
+    rng: StdRng,
 }
 
 impl Overlay {
-    /// Makes an overlay without neighbours.
+    /// Makes an overlay that knows only who was on fastpath when the router last ran.
+    ///
+    /// Whoever must not be any more (a secret was set, a flag changed) is not taken over.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config, neighbours: BTreeMap::new(), barred: BTreeSet::new(), outputs: VecDeque::new() }
+    pub fn new(config: Config, remembered: &[Remembered], now: Instant) -> Self {
+        let rng = StdRng::from_seed(config.entropy.0);
+        let here = Here { config, ready: None, barred: BTreeSet::new(), crowd: 0 };
+        let (me, mut orders) = (here.config.me, Orders::default());
+        let allowed = |known: &&Remembered| {
+            known.peer != me && here.config.fastpath.is_some() && here.may_be_clear(known.address)
+        };
+        let neighbours = remembered
+            .iter()
+            .filter(allowed)
+            .map(|known| (known.peer, Neighbour::remember(me, *known, &mut orders, now)))
+            .collect();
+        Self { here, neighbours, orders, rng }
     }
 
     /// A session with `peer` stands: offers what we can carry.
-    pub fn handle_established(&mut self, peer: PeerName, nickname: String, remote: SocketAddr, session: u64) {
-        let offer = Offer { sleeve: self.config.sleeve, clear: self.may_be_clear(remote) };
-        self.outputs.push_back(Output::Tell(peer, Told::Offer(offer)));
-        self.neighbours.insert(
-            peer,
-            Neighbour {
-                nickname,
-                session,
-                remote,
-                offer: None,
-                link: Link::Absent,
-                carrier: None,
-                reason: Reason::AwaitingOffer,
-                rtt: None,
-                mtu: None,
-                changes: 0,
-            },
-        );
-        self.choose(peer);
-        self.outputs.push_back(Output::Changed);
+    pub fn handle_established(
+        &mut self,
+        peer: PeerName,
+        nickname: String,
+        remote: SocketAddr,
+        session: u64,
+        now: Instant,
+    ) {
+        let key = ProbeKey(self.rng.random());
+        let me = self.here.config.me;
+        let fresh = || Neighbour::new(me, peer, remote.ip().to_canonical());
+        let neighbour = self.neighbours.entry(peer).or_insert_with(fresh);
+        if neighbour.removed {
+            *neighbour = fresh();
+        }
+        neighbour.established((nickname, remote, session, key), &self.here, &mut self.orders, now);
+        self.here.crowd = self.neighbours().count();
     }
 
-    /// The last session with `peer` ended: its link goes with it.
-    pub fn handle_lost(&mut self, peer: PeerName) {
-        if self.neighbours.remove(&peer).is_some() {
-            self.outputs.push_back(Output::Data(Command::RemoveLink { peer }));
-            self.outputs.push_back(Output::Changed);
+    /// The last session with `peer` ended: its link goes with it; what its kernel may still use is kept.
+    pub fn handle_lost(&mut self, peer: PeerName, now: Instant) {
+        if self.neighbours.get_mut(&peer).is_some_and(|neighbour| !neighbour.lost(&mut self.orders, now)) {
+            self.neighbours.remove(&peer);
         }
+        self.here.crowd = self.neighbours().count();
     }
 
     /// A neighbour told us something over its session.
-    pub fn handle_told(&mut self, peer: PeerName, told: Told) {
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        match told {
-            Told::Offer(offer) => {
-                if let (Some(_), Some(port)) = (self.config.sleeve, offer.sleeve) {
-                    let address = SocketAddr::new(neighbour.remote.ip(), port);
-                    let session = neighbour.session;
-                    neighbour.link = Link::Waiting;
-                    self.outputs.push_back(Output::Data(Command::AddLink { peer, session, address }));
-                }
-                neighbour.offer = Some(offer);
-                self.choose(peer);
-            }
-            Told::Sleeve { session, announcement } if session == neighbour.session => {
-                self.outputs.push_back(Output::Data(Command::Announced {
-                    peer,
-                    session,
-                    bytes: announcement,
-                }));
-            }
-            // Keys of a session that has ended open nothing any more.
-            Told::Sleeve { .. } => {}
-            Told::Goodbye(goodbye) => {
-                tracing::info!(%peer, nickname = neighbour.nickname, ?goodbye, "peer says goodbye");
-                if goodbye == Goodbye::Leaving {
-                    self.outputs.push_back(Output::Left(peer));
-                }
-            }
+    pub fn handle_told(&mut self, peer: PeerName, told: Told, now: Instant) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.told(told, &self.here, &mut self.orders, now);
         }
     }
 
     /// The data half reports about a link.
-    pub fn handle_data(&mut self, event: &Event) {
+    pub fn handle_data(&mut self, event: &Event, now: Instant) {
+        let (here, orders) = (&self.here, &mut self.orders);
         match event {
             Event::Announce { peer, session, bytes } => {
-                if self.neighbours.get(peer).is_some_and(|n| n.session == *session) {
+                if self.neighbours.get(peer).is_some_and(|neighbour| neighbour.is_session(*session)) {
                     let told = Told::Sleeve { session: *session, announcement: bytes.clone() };
-                    self.outputs.push_back(Output::Tell(*peer, told));
+                    orders.push(Output::Tell(*peer, told));
                 }
             }
-            Event::LinkUp { peer, rtt, mtu } | Event::LinkChanged { peer, rtt, mtu } => {
-                let Some(neighbour) = self.neighbours.get_mut(peer) else { return };
-                (neighbour.rtt, neighbour.mtu) = (Some(*rtt), Some(*mtu));
-                if matches!(event, Event::LinkUp { .. }) {
-                    neighbour.link = Link::Up;
-                    self.choose(*peer);
+            Event::LinkUp { peer, rtt, mtu } => {
+                if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
+                    neighbour.link_up(*rtt, *mtu, here, orders, now);
                 }
             }
-            Event::LinkSuspect { peer } => self.outputs.push_back(Output::Verify(*peer)),
+            Event::LinkChanged { peer, rtt, mtu } => {
+                if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
+                    neighbour.link_changed(*rtt, *mtu, here, orders, now);
+                }
+            }
+            Event::LinkSuspect { peer } => orders.push(Output::Verify(*peer)),
             Event::LinkDown { peer } => {
-                let Some(neighbour) = self.neighbours.get_mut(peer) else { return };
-                neighbour.link = Link::Silent;
-                self.outputs.push_back(Output::Verify(*peer));
-                self.choose(*peer);
+                if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
+                    neighbour.link_down(here, orders, now);
+                }
             }
             Event::Counters(_) | Event::Behind { .. } => {}
         }
     }
 
-    /// Sets who was seeded apart from us: no carrier serves them.
-    pub fn bar(&mut self, barred: BTreeSet<PeerName>) {
-        if barred == self.barred {
+    /// Whether the kernel here can do fastpath, or why not; may change while the router runs.
+    pub fn handle_kernel_ready(&mut self, ready: Result<(), String>, now: Instant) {
+        if self.here.ready.as_ref() == Some(&ready) {
             return;
         }
-        self.barred = barred;
-        let peers: Vec<PeerName> = self.neighbours.keys().copied().collect();
-        for peer in peers {
-            self.choose(peer);
+        self.here.ready = Some(ready);
+        for neighbour in self.neighbours.values_mut().filter(|neighbour| !neighbour.is_held()) {
+            neighbour.offer(&self.here, &mut self.orders);
+            neighbour.tend(&self.here, &mut self.orders, now);
         }
-        self.outputs.push_back(Output::Changed);
+    }
+
+    /// The kernel holds the wish with this number, and so everything that was asked before it.
+    pub fn handle_applied(&mut self, serial: u64, now: Instant) {
+        self.orders.applied(serial);
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.applied(&self.here, &mut self.orders, now);
+        }
+    }
+
+    /// The MAC addresses of [`Output::MoveMacs`] are where they should be, or could not be moved.
+    pub fn handle_moved(&mut self, peer: PeerName, job: u64, now: Instant) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.moved(job, &self.here, &mut self.orders, now);
+        }
+    }
+
+    /// A probe arrived on the bridge.
+    pub fn handle_probe(&mut self, bytes: &[u8], now: Instant) {
+        match probe::sender(bytes).and_then(|sender| self.neighbours.get_mut(&sender)) {
+            Some(neighbour) => neighbour.probed(bytes, &self.here, &mut self.orders, now),
+            None => self.orders.counters.probes_refused += 1,
+        }
+    }
+
+    /// Frames pass between this host and a peer over fastpath: its failure should be seen soon.
+    pub fn handle_traffic(&mut self, peer: PeerName, now: Instant) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.traffic(now);
+        }
+    }
+
+    /// Who is known to the mesh, and whether there is a way to them: for peers without a session of ours
+    /// that way leads through others.
+    pub fn handle_mesh(&mut self, known: &BTreeMap<PeerName, bool>, now: Instant) {
+        for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_held()) {
+            neighbour.rumour(known.get(peer).copied(), now);
+        }
+    }
+
+    /// The peer is gone for good: nothing of it is kept in the kernel.
+    pub fn remove(&mut self, peer: PeerName, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.removed = true;
+        neighbour.leave(&mut self.orders, now);
+        if neighbour.is_held() {
+            self.orders.want(peer, None);
+            self.neighbours.remove(&peer);
+        } else {
+            neighbour.tend(&self.here, &mut self.orders, now);
+        }
+    }
+
+    /// Sets who was seeded apart from us: no carrier serves them.
+    pub fn bar(&mut self, barred: BTreeSet<PeerName>, now: Instant) {
+        if barred == self.here.barred {
+            return;
+        }
+        self.here.barred = barred;
+        for (peer, neighbour) in &mut self.neighbours {
+            if self.here.barred.contains(peer) {
+                neighbour.leave(&mut self.orders, now);
+            }
+            neighbour.tend(&self.here, &mut self.orders, now);
+        }
+        self.neighbours.retain(|_, neighbour| !neighbour.is_held() || neighbour.memory().is_some());
+        self.orders.push(Output::Changed);
     }
 
     /// Says goodbye to every neighbour.
     pub fn farewell(&mut self, goodbye: Goodbye) {
-        for peer in self.neighbours.keys() {
-            self.outputs.push_back(Output::Tell(*peer, Told::Goodbye(goodbye)));
+        for (peer, _) in self.neighbours.iter().filter(|(_, neighbour)| !neighbour.is_held()) {
+            self.orders.push(Output::Tell(*peer, Told::Goodbye(goodbye)));
         }
+    }
+
+    /// When the overlay wants to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.neighbours.values().filter_map(Neighbour::deadline).min()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let (here, orders) = (&self.here, &mut self.orders);
+        self.neighbours.retain(|_, neighbour| neighbour.timeout(here, orders, now));
+    }
+
+    /// Drains what the overlay wants done; it must be done in this order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.orders.pop()
+    }
+
+    /// What the kernel must hold for fastpath as things stand.
+    #[must_use]
+    pub fn wish(&self) -> &KernelWish {
+        self.orders.wish()
+    }
+
+    /// Who is on fastpath: what the next start must know to leave the kernel as it is.
+    #[must_use]
+    pub fn remembered(&self) -> Vec<Remembered> {
+        self.neighbours.values().filter_map(Neighbour::memory).collect()
+    }
+
+    /// Everything counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.orders.counters
     }
 
     /// Who must get no frame from us and whose frames we drop.
     #[must_use]
     pub fn barred(&self) -> &BTreeSet<PeerName> {
-        &self.barred
+        &self.here.barred
     }
 
     /// The entry of a direct neighbour.
     #[must_use]
     pub fn neighbour(&self, peer: PeerName) -> Option<&Neighbour> {
-        self.neighbours.get(&peer)
+        self.neighbours.get(&peer).filter(|neighbour| !neighbour.is_held())
     }
 
     /// Every direct neighbour with its entry, ordered by name.
     pub fn neighbours(&self) -> impl Iterator<Item = (PeerName, &Neighbour)> {
-        self.neighbours.iter().map(|(peer, neighbour)| (*peer, neighbour))
+        let direct = self.neighbours.iter().filter(|(_, neighbour)| !neighbour.is_held());
+        direct.map(|(peer, neighbour)| (*peer, neighbour))
     }
 
-    /// Drains what the overlay wants done.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// Whether frames to this address may travel in clear, as far as we are concerned.
-    fn may_be_clear(&self, remote: SocketAddr) -> bool {
-        !self.config.encrypted || self.config.trusted.iter().any(|subnet| subnet.contains(&remote.ip()))
-    }
-
-    /// Picks the best carrier that works and says why; a change is logged once and counted.
-    fn choose(&mut self, peer: PeerName) {
-        let Some(neighbour) = self.neighbours.get(&peer) else { return };
-        let (carrier, reason) = self.judge(peer, neighbour);
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        let changed = neighbour.carrier != carrier;
-        if changed || neighbour.reason != reason {
-            let nickname = &neighbour.nickname;
-            tracing::info!(%peer, nickname, carrier = ?carrier, %reason, "carrier");
-        }
-        neighbour.reason = reason;
-        if changed {
-            neighbour.carrier = carrier;
-            neighbour.changes += 1;
-            self.outputs.push_back(Output::Changed);
-        }
-    }
-
-    fn judge(&self, peer: PeerName, neighbour: &Neighbour) -> (Option<Carrier>, Reason) {
-        if self.barred.contains(&peer) {
-            return (None, Reason::SeededApart);
-        }
-        if self.config.sleeve.is_none() {
-            return (None, Reason::SleeveOffHere);
-        }
-        let Some(offer) = &neighbour.offer else { return (None, Reason::AwaitingOffer) };
-        if offer.sleeve.is_none() {
-            return (None, Reason::SleeveOffThere);
-        }
-        match neighbour.link {
-            Link::Absent | Link::Waiting => (None, Reason::AwaitingHeartbeat),
-            Link::Silent => (None, Reason::Silent),
-            Link::Up if offer.clear && self.may_be_clear(neighbour.remote) => {
-                (Some(Carrier::Sleeve), Reason::NoFastpath)
-            }
-            Link::Up => (Some(Carrier::Sleeve), Reason::MustEncrypt),
-        }
+    /// Every lost neighbour whose kernel may go on forwarding, ordered by name.
+    pub fn held(&self) -> impl Iterator<Item = PeerName> {
+        self.neighbours.iter().filter(|(_, neighbour)| neighbour.is_held()).map(|(peer, _)| *peer)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,14 @@
 //! Every effect the control half can ask for.
 
+use std::net::IpAddr;
 use weft_api::{ApiError, DoctorLine, Report, Response};
-use weft_fastpath::{ContainerLink, Desired};
+
+use weft_fastpath::{ContainerLink, Desired, MacAddr};
+use weft_gossip::PeerName;
 
 use super::attachments::LinkKey;
 use crate::dataplane::Command;
+use crate::overlay::{KernelWish, Stand};
 
 /// A call of the local API that waits for its reply; given out by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +25,13 @@ pub enum Output {
     Persist,
     /// Change the kernel and report with [`super::Node::handle_kernel`].
     Kernel(KernelJob),
+    /// Send a probe out of the bridge, under the probes' ethertype.
+    Probe {
+        /// The VXLAN device it is for.
+        mac: MacAddr,
+        /// What follows the Ethernet header.
+        bytes: Vec<u8>,
+    },
     /// Look at the host for a call and answer it.
     Inspect(CallId, Inspection),
     /// Answer a call.
@@ -51,6 +62,19 @@ pub enum KernelJob {
     Detach(LinkKey),
     /// Take the port of an attachment in conflict down, or up again.
     SetPort(LinkKey, bool),
+    /// Bring VXLAN's entries and the source filter to this state; answered with [`KernelReport::Applied`].
+    Fastpath(KernelWish),
+    /// Move the MAC addresses behind a peer to the other port; answered with [`KernelReport::Moved`].
+    MoveMacs {
+        /// The peer.
+        peer: PeerName,
+        /// Its underlay address.
+        address: IpAddr,
+        /// The number to answer with.
+        job: u64,
+        /// The port they move to.
+        to: Stand,
+    },
 }
 
 /// What came of a [`KernelJob`].
@@ -60,6 +84,12 @@ pub enum KernelReport {
     Converged(Result<(), String>),
     /// The container link stands, or why not; nothing of it is left in that case.
     Attached(CallId, Result<(), String>),
+    /// Fastpath is possible on this host, or why not.
+    Fastpath(Result<(), String>),
+    /// The fastpath wish with this number, and so all before it, is in force.
+    Applied(u64),
+    /// The MAC addresses of this job were moved, or could not be.
+    Moved(PeerName, u64),
 }
 
 /// Done, and nothing more to say.

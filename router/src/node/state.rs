@@ -12,6 +12,7 @@ use weft_gossip::codec::{self, DecodeError};
 
 use super::attachments::{Attachment, Exposure};
 use crate::ipam;
+use crate::overlay::Remembered;
 
 /// The largest state accepted, bytes of decoded size.
 const LIMIT: usize = 64 << 20;
@@ -33,6 +34,36 @@ pub struct State {
     pub exposed: Option<Exposure>,
     /// What people call the peers ever met: a dead owner of addresses must be removable by the name they know.
     pub nicknames: BTreeMap<PeerName, String>,
+    /// Who was on fastpath: a restart leaves the kernel as it is for them.
+    pub fastpath: Vec<Remembered>,
+}
+
+/// The state as it was written before fastpath was remembered.
+#[derive(Serialize, Deserialize)]
+struct Before {
+    incarnation: u64,
+    launched_with: Vec<String>,
+    targets: Vec<String>,
+    ipam: Option<ipam::Snapshot>,
+    attachments: Vec<Attachment>,
+    exposed: Option<Exposure>,
+    nicknames: BTreeMap<PeerName, String>,
+}
+
+impl From<Before> for State {
+    fn from(before: Before) -> Self {
+        let Before { incarnation, launched_with, targets, ipam, attachments, exposed, nicknames } = before;
+        Self {
+            incarnation,
+            launched_with,
+            targets,
+            ipam,
+            attachments,
+            exposed,
+            nicknames,
+            fastpath: Vec::new(),
+        }
+    }
 }
 
 impl State {
@@ -48,6 +79,7 @@ impl State {
     /// When the bytes are not exactly one state; the caller decides what to start from.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode::<Self, LIMIT>(bytes)
+            .or_else(|error| codec::decode::<Before, LIMIT>(bytes).map(Self::from).map_err(|_| error))
     }
 
     /// Merges what the command line gives with what was kept, and says what to dial.
@@ -123,8 +155,25 @@ mod tests {
         let state = State { incarnation: 3, targets: words(&["b"]), ..State::default() };
         let bytes = state.encode();
         assert_eq!(State::decode(&bytes).unwrap().targets, state.targets);
-        for end in 0..bytes.len() {
+        let (empty_list, cut) = (bytes.len() - 1, State::decode(&bytes[..bytes.len() - 1]).unwrap());
+        assert_eq!(cut.targets, state.targets, "without its last list it is a state of the version before");
+        for end in 0..empty_list {
             assert!(State::decode(&bytes[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn a_state_of_the_version_before_is_read() {
+        let before = Before {
+            incarnation: 4,
+            launched_with: words(&["b"]),
+            targets: words(&["b", "c"]),
+            ipam: None,
+            attachments: Vec::new(),
+            exposed: None,
+            nicknames: BTreeMap::new(),
+        };
+        let state = State::decode(&codec::encode(&before)).unwrap();
+        assert_eq!((state.incarnation, state.targets, state.fastpath), (4, words(&["b", "c"]), Vec::new()));
     }
 }

@@ -201,6 +201,7 @@ impl Node {
         let (mut list, none) = (Vec::new(), BTreeMap::new());
         counters::list("data", &serde_json::json!(self.counters), &none, &mut list);
         counters::list("mesh", &serde_json::json!(self.mesh.counters()), &none, &mut list);
+        counters::list("overlay", &serde_json::json!(self.overlay.counters()), &none, &mut list);
         counters::list("node", &serde_json::json!({"undecodable": self.undecodable}), &none, &mut list);
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list

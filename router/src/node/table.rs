@@ -20,7 +20,7 @@ impl Node {
         };
         let next_hop = routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
         let carriers: BTreeMap<_, _> =
-            self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.carrier()?))).collect();
+            self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.serving()?))).collect();
         ForwardingTable { me: self.config.me, next_hop, flood: routes.broadcast().clone(), carriers, barred }
     }
 

@@ -25,7 +25,8 @@ fn words(outputs: &[Output]) -> Vec<&'static str> {
         Output::Reply(_, Ok(_)) => Some("yes"),
         Output::Reply(_, Err(_)) => Some("no"),
         Output::Leave(_) => Some("leave"),
-        Output::Kernel(KernelJob::Converge(_))
+        Output::Kernel(KernelJob::Converge(_) | KernelJob::Fastpath(_) | KernelJob::MoveMacs { .. })
+        | Output::Probe { .. }
         | Output::Transport(_)
         | Output::Data(_)
         | Output::Inspect(..) => None,
@@ -42,6 +43,7 @@ impl Bench {
         #[expect(clippy::disallowed_methods, reason = "any instant will do, time is moved by hand")]
         let now = Instant::now();
         let identity = Identity::from_secret([7; 32]);
+        let me = identity.name();
         let mesh = MeshConfig {
             identity,
             incarnation: Incarnation(1),
@@ -60,7 +62,15 @@ impl Bench {
         let config = NodeConfig {
             mesh,
             ipam: Some(AllocatorConfig { range, init: ipam::InitMode::Consensus(None), peers_given: 0 }),
-            overlay: overlay::Config { sleeve: Some(6783), encrypted: false, trusted: Vec::new() },
+            overlay: overlay::Config {
+                me,
+                sleeve: Some(6783),
+                fastpath: Some(6784),
+                mtu: 1450,
+                encrypted: false,
+                trusted: Vec::new(),
+                entropy: overlay::Entropy([1; 32]),
+            },
             kernel: KernelConfig { bridge: BridgeName::default(), mtu: 1450, offloads: true, sleeve: true },
             version: "test".into(),
             described: BTreeMap::new(),
