@@ -13,9 +13,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use weft_fastpath::MacAddr;
 use weft_gossip::PeerName;
 
-use super::orders::{Orders, Output, Remembered, vxlan_mac};
+use super::orders::{Orders, Output, Remembered};
 use super::probe::{self, Prober};
 use super::reason::Reason;
 use super::session::{Here, Session};
@@ -434,7 +435,7 @@ impl Neighbour {
     }
 
     pub(super) fn flush(&mut self, orders: &mut Orders) {
-        let mac = vxlan_mac(self.peer);
+        let mac = MacAddr::vxlan_of(self.peer.as_u64());
         if let Some(prober) = self.session.as_mut().and_then(Session::prober_mut) {
             while let Some(bytes) = prober.poll() {
                 orders.push(Output::Probe { mac, bytes });

@@ -178,9 +178,3 @@ impl Orders {
         self.applied >= serial
     }
 }
-
-/// The MAC address of a peer's VXLAN device: `06` and the first five octets of its name.
-pub(super) fn vxlan_mac(peer: PeerName) -> MacAddr {
-    let [a, b, c, d, e, ..] = peer.as_u64().to_be_bytes();
-    MacAddr::new([0x06, a, b, c, d, e])
-}

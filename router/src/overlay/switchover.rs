@@ -27,9 +27,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use weft_fastpath::MacAddr;
 use weft_gossip::PeerName;
 
-use super::orders::{Accept, Orders, Output, RemoteWish, vxlan_mac};
+use super::orders::{Accept, Orders, Output, RemoteWish};
 use super::wire::{Say, Stand, Told};
 
 /// After how long without an answer a step is said again.
@@ -121,8 +122,13 @@ impl Hands<'_> {
             return self.orders.want(self.peer, None);
         }
         let default = default.unwrap_or_else(|| known.is_some_and(|remote| remote.default));
-        let remote =
-            RemoteWish { address: self.address, port: self.port, mac: vxlan_mac(self.peer), accept, default };
+        let remote = RemoteWish {
+            address: self.address,
+            port: self.port,
+            mac: MacAddr::vxlan_of(self.peer.as_u64()),
+            accept,
+            default,
+        };
         self.orders.want(self.peer, Some(remote))
     }
 

@@ -4,9 +4,11 @@
 
 use std::time::Instant;
 
+use weft_fastpath::MacAddr;
+
 use super::carrier::{Neighbour, UNFIT};
 use super::judge::{Target, patience};
-use super::orders::{Accept, Orders, Output, RemoteWish, vxlan_mac};
+use super::orders::{Accept, Orders, Output, RemoteWish};
 use super::session::Here;
 use super::wire::{Stand, Told};
 
@@ -49,7 +51,7 @@ impl Neighbour {
         let remote = |accept, default| RemoteWish {
             address: self.address,
             port: self.port,
-            mac: vxlan_mac(self.peer),
+            mac: MacAddr::vxlan_of(self.peer.as_u64()),
             accept,
             default,
         };
