@@ -46,23 +46,6 @@ impl Node {
         self.settle(now);
     }
 
-    /// A caller went away: nobody waits for what it asked for.
-    pub fn cancel(&mut self, call: CallId, now: Instant) {
-        let requests: Vec<_> = self
-            .requests
-            .iter()
-            .filter(
-                |(_, purpose)| matches!(purpose, Purpose::Call(c, _) | Purpose::Expose(c, _) if *c == call),
-            )
-            .map(|(request, _)| *request)
-            .collect();
-        for request in requests {
-            let cancel = ipam::Command::Cancel { request };
-            self.request(Purpose::Quiet, cancel, now, now);
-        }
-        self.settle(now);
-    }
-
     fn carry_out(&mut self, call: CallId, request: Request, now: Instant) {
         match request {
             Request::Status => {

@@ -13,13 +13,12 @@ use crate::io::testing::Directory;
 struct Netns(File);
 
 impl Netns {
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         let made = thread::spawn(|| {
-            // As root, or inside a user namespace of our own.
-            unshare(CloneFlags::CLONE_NEWNET).ok()?;
-            File::open("/proc/thread-self/ns/net").ok()
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root, or `unshare -Urnm`");
+            File::open("/proc/thread-self/ns/net").unwrap()
         });
-        made.join().unwrap().map(Self)
+        Self(made.join().unwrap())
     }
 
     fn path(&self) -> String {
@@ -50,7 +49,7 @@ fn server(dir: &Directory) -> (Client, mpsc::Receiver<Call>) {
 async fn a_namespace_and_a_socket_inside_it_arrive() {
     let dir = Directory::new();
     let (client, mut calls) = server(&dir);
-    let Some(netns) = Netns::new() else { return eprintln!("skipped: no permission to make a namespace") };
+    let netns = Netns::new();
     let namespace = Namespace::open(&netns.path()).unwrap();
     assert_eq!(namespace.inode(), netns.0.metadata().unwrap().ino());
     let asked = request(&namespace);
@@ -99,7 +98,7 @@ fn links(netlink: &OwnedFd) -> Vec<String> {
 async fn a_loop_that_does_not_answer_in_time_finds_its_call_closed() {
     let dir = Directory::new();
     let (client, mut calls) = server(&dir);
-    let Some(netns) = Netns::new() else { return eprintln!("skipped: no permission to make a namespace") };
+    let netns = Netns::new();
     let namespace = Namespace::open(&netns.path()).unwrap();
     let Request::Attach(attach) = request(&namespace) else { panic!("attach is attach") };
     // The router gives up before its client does, so that the client hears why.
@@ -114,7 +113,7 @@ async fn a_loop_that_does_not_answer_in_time_finds_its_call_closed() {
 async fn a_client_that_dies_closes_its_call() {
     let dir = Directory::new();
     let (_client, mut calls) = server(&dir);
-    let Some(netns) = Netns::new() else { return eprintln!("skipped: no permission to make a namespace") };
+    let netns = Netns::new();
     let namespace = Namespace::open(&netns.path()).unwrap();
     let body = serde_json::to_vec(&request(&namespace)).unwrap();
     let descriptors = namespace.into_descriptors().unwrap();
