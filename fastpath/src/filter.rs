@@ -1,7 +1,7 @@
 //! Who may speak VXLAN to this host, and which ports a container may never reach.
 //!
 //! VXLAN asks nobody for a name: the kernel takes any UDP packet on its port for a frame and learns from it. So
-//! only the peers that are served by it are let through, and nothing that comes from our own bridge may go to a
+//! only the peers that are served by it are let through, of those that are only being tried just the probes, and nothing that comes from our own bridge may go to a
 //! port of the mesh, on this host or through it on another, or a container could inject frames through its host's
 //! masquerade. The filter is one nftables table of ours (drawn in `filter/rules.rs`). What we drop stays dropped, whatever
 //! iptables, Docker or kube-proxy say; what we let through still has to pass all of theirs.
@@ -36,8 +36,10 @@ pub struct Filter {
     pub vxlan_port: u16,
     /// The interfaces that belong to containers: the bridge and its ports. VXLAN is never accepted on them.
     pub ours: BTreeSet<String>,
-    /// VXLAN is accepted from these addresses only.
+    /// VXLAN is accepted from these addresses, whatever is in it.
     pub sources: BTreeSet<IpAddr>,
+    /// From these only VXLAN with one of our probes in it, so that a peer's way can be tried before it is trusted.
+    pub probes: BTreeSet<IpAddr>,
     /// The only address of this host that VXLAN is accepted on; None, or an unspecified address: all of them.
     pub destination: Option<IpAddr>,
 }
@@ -52,6 +54,7 @@ impl Filter {
             vxlan_port,
             ours: BTreeSet::from([bridge.to_string(), bridge.sleeve_port(), bridge.capture()]),
             sources: BTreeSet::new(),
+            probes: BTreeSet::new(),
             destination: None,
         }
     }

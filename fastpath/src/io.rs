@@ -30,6 +30,7 @@ use crate::change::Change;
 use crate::container::{Attached, ContainerLink, StandingLink};
 use crate::desired::Desired;
 use crate::error::Error;
+use crate::filter::table_name;
 use crate::link::{Flag, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, PortId, Role};
@@ -69,7 +70,7 @@ pub struct Report {
 /// What tearing down did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Teardown {
-    /// The interfaces that were removed.
+    /// The interfaces that were removed, and `nftables table …` when there was one.
     pub removed: Vec<String>,
     /// What could not be removed, and why.
     pub errors: Vec<Error>,
@@ -256,21 +257,24 @@ impl Fastpath {
         apply::apply(&self.kernel, &Change::Set { link: link.host_end, flag: Flag::Up, on: up }).await
     }
 
-    /// Removes every interface of ours, going on past errors.
+    /// Removes every interface of ours and then the source filter, going on past errors.
     pub async fn teardown(&mut self) -> Teardown {
         let mut done = Teardown::default();
-        let ours = match self.observe().await {
-            Ok(actual) => actual.ours(&self.bridge),
-            Err(error) => {
-                done.errors.push(error);
-                return done;
-            }
-        };
-        for link in ours {
+        let ours = self.observe().await.map(|actual| actual.ours(&self.bridge));
+        for link in ours.unwrap_or_else(|error| {
+            done.errors.push(error);
+            Vec::new()
+        }) {
             match apply::apply(&self.kernel, &Change::Delete { link: link.clone() }).await {
                 Ok(()) => done.removed.push(link),
                 Err(error) => done.errors.push(error),
             }
+        }
+        // Only now: as long as a VXLAN device stands, nobody else is to speak to it.
+        match self.teardown_filter() {
+            Ok(true) => done.removed.push(format!("nftables table {}", table_name(&self.bridge))),
+            Ok(false) => {}
+            Err(error) => done.errors.push(error),
         }
         done
     }

@@ -24,6 +24,9 @@ use crate::link::{Flag, Kind, Link, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, Mark, Role};
 
+/// The Ethernet type of our probes: the first that IEEE 802 leaves to local experiments.
+pub const PROBE_ETHERTYPE: u16 = 0x88b5;
+
 /// How far a VXLAN packet may travel.
 const TTL: u8 = 64;
 

@@ -49,7 +49,11 @@ impl fmt::Display for FilterChange {
         match self {
             Self::Create { filter } => {
                 let (port, sources) = (filter.vxlan_port, filter.sources.len());
-                write!(f, "create the source filter: VXLAN on port {port} from {sources} peers")
+                write!(f, "create the source filter: VXLAN on port {port} from {sources} peers")?;
+                match filter.probes.len() {
+                    0 => Ok(()),
+                    probes => write!(f, ", probes from {probes} more"),
+                }
             }
             Self::Replace { why, .. } => write!(f, "replace the source filter: {why}"),
             Self::Add { set, elements } => write!(f, "source filter: add to {set}: {}", Few(elements)),

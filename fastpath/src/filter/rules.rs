@@ -7,6 +7,8 @@
 //!   set mesh_udp  { type inet_service }     UDP 6783, 6784, 6785
 //!   set sources4  { type ipv4_addr }        peers on fastpath now
 //!   set sources6  { type ipv6_addr }
+//!   set probes4   { type ipv4_addr }        peers that are being tried
+//!   set probes6   { type ipv6_addr }
 //!
 //!   chain input {                           what this host itself would get
 //!     type filter hook input priority -300; policy accept;
@@ -23,6 +25,8 @@
 //!     iifname @ours counter drop
 //!     ip daddr <destination> ip saddr @sources4 accept
 //!     ip6 daddr <destination> ip6 saddr @sources6 accept
+//!     ip daddr <destination> ip saddr @probes4 @th,224,16 0x88b5 accept
+//!     ip6 daddr <destination> ip6 saddr @probes6 @th,224,16 0x88b5 accept
 //!     counter drop
 //!   }
 //! }
@@ -32,6 +36,11 @@
 //! the one that the socket will see (destination NAT is done), so neither gets a packet past us. And connection
 //! tracking keeps a new entry only at the end of `input`, so at -300 a flood of forged sources leaves no trace there.
 //!
+//! Why `@th,224,16`: behind the headers of UDP and VXLAN, of 8 bytes each, and two addresses of 6 lies the Ethernet type
+//! of the frame. The device learns the sender of a probe like that of any frame, but a probe is sent from the address
+//! of the peer's VXLAN device, for which a lasting entry stands (see `vxlan`): nothing changes. What a peer in
+//! `probes` could still do is move addresses by probes with another sender; it is a member of the mesh, not a stranger.
+//!
 //! Why `oifname != @ours`: with `br_netfilter` frames from container to container, or to a peer's container, come
 //! through `forward` too, from the bridge to the bridge. Port 6783 of a container is its own.
 
@@ -40,6 +49,7 @@ use std::net::IpAddr;
 
 use super::Filter;
 use super::table::{Base, Chain, Element, Expression, Header, Key, Meta, Rule, Set, Table};
+use crate::vxlan::PROBE_ETHERTYPE;
 
 /// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
 const INPUT: u32 = 1;
@@ -59,8 +69,13 @@ const MESH_TCP: &str = "mesh_tcp";
 const MESH_UDP: &str = "mesh_udp";
 const SOURCES4: &str = "sources4";
 const SOURCES6: &str = "sources6";
+const PROBES4: &str = "probes4";
+const PROBES6: &str = "probes6";
 /// The chain that judges VXLAN.
 pub(crate) const VXLAN: &str = "vxlan";
+
+/// Where the Ethernet type of a frame in VXLAN lies, from the UDP header on.
+const INNER_TYPE: u32 = 8 + 8 + 12;
 
 /// The longest name an interface can have; a longer one names none.
 const NAME_LIMIT: usize = 15;
@@ -76,19 +91,27 @@ fn sets(filter: &Filter) -> BTreeMap<String, Set> {
     let ports = |ports: &BTreeSet<u16>| ports.iter().copied().map(Element::Port).collect::<BTreeSet<_>>();
     let fits = |name: &&String| (1..=NAME_LIMIT).contains(&name.len()) && !name.contains('\0');
     let ours = filter.ours.iter().filter(fits).cloned().map(Element::Interface).collect();
-    let sources = filter.sources.iter().map(IpAddr::to_canonical);
-    let (four, six): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = sources.partition(IpAddr::is_ipv4);
-    let addresses = |some: BTreeSet<IpAddr>| some.into_iter().map(Element::Address).collect();
+    let [sources4, sources6] = by_family(&filter.sources);
+    let [probes4, probes6] = by_family(&filter.probes);
     let mut udp = ports(&filter.mesh_udp);
     udp.insert(Element::Port(filter.vxlan_port));
     let sets = [
         (OURS, Key::Interface, ours),
         (MESH_TCP, Key::Port, ports(&filter.mesh_tcp)),
         (MESH_UDP, Key::Port, udp),
-        (SOURCES4, Key::Ipv4, addresses(four)),
-        (SOURCES6, Key::Ipv6, addresses(six)),
+        (SOURCES4, Key::Ipv4, sources4),
+        (SOURCES6, Key::Ipv6, sources6),
+        (PROBES4, Key::Ipv4, probes4),
+        (PROBES6, Key::Ipv6, probes6),
     ];
     sets.into_iter().map(|(name, key, elements)| (name.to_owned(), Set { key, flags: 0, elements })).collect()
+}
+
+/// IPv4 and IPv6 addresses as elements; one of IPv4 that is written as IPv6 counts as IPv4.
+fn by_family(addresses: &BTreeSet<IpAddr>) -> [BTreeSet<Element>; 2] {
+    let canonical = addresses.iter().map(IpAddr::to_canonical);
+    let (four, six): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = canonical.partition(IpAddr::is_ipv4);
+    [four, six].map(|some| some.into_iter().map(Element::Address).collect())
 }
 
 fn input(filter: &Filter) -> Chain {
@@ -122,35 +145,60 @@ fn vxlan(filter: &Filter) -> Chain {
     let destination = destination.filter(|address| !address.is_unspecified());
     let mut rules = vec![drop("not from a container", [iifname_ours()])];
     // A destination of one family leaves no way in for the other.
-    if destination.is_none_or(|address| address.is_ipv4()) {
-        rules.push(from_peers(IPV4, 12, 16, 4, SOURCES4, destination));
-    }
-    if destination.is_none_or(|address| address.is_ipv6()) {
-        rules.push(from_peers(IPV6, 8, 24, 16, SOURCES6, destination));
+    let four = destination.is_none_or(|address| address.is_ipv4());
+    let six = destination.is_none_or(|address| address.is_ipv6());
+    for (sources4, sources6, content, comment) in
+        [(SOURCES4, SOURCES6, vec![], "from a peer"), (PROBES4, PROBES6, probe(), "a probe from a peer")]
+    {
+        let from = |addresses| [from(addresses, destination), content.clone()].concat();
+        rules.extend(four.then(|| accept(comment, from(Addresses::of_ipv4(sources4)))));
+        rules.extend(six.then(|| accept(comment, from(Addresses::of_ipv6(sources6)))));
     }
     rules.push(drop::<0>("not from a stranger", []));
     Chain { base: None, rules }
 }
 
-/// Accepts what comes from a set of addresses; `source` and `target` are where the header has them.
-fn from_peers(
+/// A set of addresses, and where a header has such ones.
+struct Addresses {
+    set: &'static str,
     family: u8,
     source: u32,
     target: u32,
     length: u32,
-    set: &str,
-    destination: Option<IpAddr>,
-) -> Rule {
+}
+
+impl Addresses {
+    fn of_ipv4(set: &'static str) -> Self {
+        Self { set, family: IPV4, source: 12, target: 16, length: 4 }
+    }
+
+    fn of_ipv6(set: &'static str) -> Self {
+        Self { set, family: IPV6, source: 8, target: 24, length: 16 }
+    }
+}
+
+/// Holds for what comes from one of these addresses, and to the destination if there is one.
+fn from(addresses: Addresses, destination: Option<IpAddr>) -> Vec<Expression> {
+    let Addresses { set, family, source, target, length } = addresses;
     let network = |offset| Expression::Payload { header: Header::Network, offset, length };
     let mut expressions = vec![Expression::Meta(Meta::Family), Expression::Is(vec![family])];
     if let Some(address) = destination {
         expressions.push(network(target));
         expressions.extend(is(&octets(address)));
     }
-    expressions.push(network(source));
-    expressions.push(Expression::In(set.to_owned()));
-    expressions.push(Expression::Accept);
-    Rule { expressions, comment: "from a peer".to_owned() }
+    expressions.extend([network(source), Expression::In(set.to_owned())]);
+    expressions
+}
+
+/// Holds for a VXLAN packet with a probe in it.
+fn probe() -> Vec<Expression> {
+    let inner = Expression::Payload { header: Header::Transport, offset: INNER_TYPE, length: 2 };
+    [vec![inner], is(&PROBE_ETHERTYPE.to_be_bytes())].concat()
+}
+
+fn accept(why: &str, conditions: Vec<Expression>) -> Rule {
+    let expressions = [conditions, vec![Expression::Accept]].concat();
+    Rule { expressions, comment: why.to_owned() }
 }
 
 /// The bytes of an address as a packet has them.

@@ -56,6 +56,27 @@ fn a_peer_that_comes_or_goes_is_an_element_and_nothing_else() {
 }
 
 #[test]
+fn a_peer_on_trial_is_an_element_too_and_becomes_a_source_in_one_transaction() {
+    let mut trial = wish();
+    trial.probes = BTreeSet::from([ip("192.0.2.3"), ip("::ffff:192.0.2.4"), ip("2001:db8::3")]);
+    assert_eq!(
+        lines(&plan_filter(Some(&trial), &standing(&wish()))),
+        ["source filter: add to probes4: 192.0.2.3, 192.0.2.4", "source filter: add to probes6: 2001:db8::3",]
+    );
+    let mut trusted = trial.clone();
+    trusted.probes.remove(&ip("192.0.2.3"));
+    trusted.sources.insert(ip("192.0.2.3"));
+    assert_eq!(
+        lines(&plan_filter(Some(&trusted), &standing(&trial))),
+        ["source filter: remove from probes4: 192.0.2.3", "source filter: add to sources4: 192.0.2.3"]
+    );
+    assert_eq!(
+        lines(&plan_filter(Some(&trial), &FilterState::default())),
+        ["create the source filter: VXLAN on port 6784 from 2 peers, probes from 3 more"]
+    );
+}
+
+#[test]
 fn many_elements_are_still_one_line() {
     let mut changed = wish();
     changed.sources.extend((0..100).map(|last| IpAddr::from([198, 51, 100, last])));
@@ -113,8 +134,10 @@ fn a_destination_of_one_family_closes_the_other() {
     four.destination = Some(ip("192.0.2.1"));
     let rules = four.table().chains["vxlan"].rules.clone();
     let accepting = rules.iter().filter(|rule| rule.expressions.contains(&Expression::Accept));
-    assert_eq!(accepting.count(), 1);
-    assert!(!rules.iter().any(|rule| rule.expressions.contains(&Expression::In("sources6".into()))));
+    assert_eq!(accepting.count(), 2, "peers and probes");
+    for closed in ["sources6", "probes6"] {
+        assert!(!rules.iter().any(|rule| rule.expressions.contains(&Expression::In(closed.into()))));
+    }
 }
 
 #[test]
@@ -143,9 +166,10 @@ prop_compose! {
         vxlan_port in 6784..6786_u16,
         ours in btree_set("[a-d]{0,2}", 0..4),
         sources in btree_set(address(), 0..20),
+        probes in btree_set(address(), 0..20),
         destination in option::of(address()),
     ) -> Filter {
-        Filter { mesh_tcp, mesh_udp, vxlan_port, ours, sources, destination }
+        Filter { mesh_tcp, mesh_udp, vxlan_port, ours, sources, probes, destination }
     }
 }
 

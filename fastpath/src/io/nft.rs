@@ -51,6 +51,18 @@ impl Fastpath {
         Ok(self.nft.observe()?.1)
     }
 
+    /// Says what converging would change, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::observe_filter`]; without nf_tables there is nothing to change when no filter is wanted.
+    pub fn plan_filter(&self, desired: Option<&Filter>) -> Result<Vec<FilterChange>, Error> {
+        match self.observe_filter() {
+            Ok(state) => Ok(plan_filter(desired, &state)),
+            Err(error) if desired.is_none() && error.is(&[libc::EOPNOTSUPP]) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes these changes, all or none.
     ///
     /// # Errors

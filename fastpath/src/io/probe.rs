@@ -17,10 +17,8 @@ use super::sys;
 use crate::error::Error;
 use crate::mac::MacAddr;
 use crate::names::BridgeName;
-use crate::vxlan::Underlay;
+use crate::vxlan::{PROBE_ETHERTYPE, Underlay};
 
-/// The Ethernet type for local experiments.
-const ETHERTYPE: u16 = 0x88b5;
 /// Both addresses and the type.
 const HEADER: usize = 14;
 /// More than any frame.
@@ -56,7 +54,7 @@ impl Fastpath {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)
             .map_err(|errno| failed(errno.into()))?;
-        sys::bind_packet(socket.as_fd(), index, ETHERTYPE).map_err(failed)?;
+        sys::bind_packet(socket.as_fd(), index, PROBE_ETHERTYPE).map_err(failed)?;
         Ok(ProbeSocket { socket: sys::watch(socket).map_err(failed)?, own, buffer: vec![0; BUFFER] })
     }
 }
@@ -84,7 +82,7 @@ impl ProbeSocket {
         let mut frame = Vec::with_capacity(HEADER + payload.len());
         frame.extend(to.octets());
         frame.extend(self.own.octets());
-        frame.extend(ETHERTYPE.to_be_bytes());
+        frame.extend(PROBE_ETHERTYPE.to_be_bytes());
         frame.extend(payload);
         match send(self.socket.as_raw_fd(), &frame, MsgFlags::MSG_DONTWAIT) {
             Ok(_) => Ok(()),

@@ -74,6 +74,14 @@ const TABLE: &str = r#"table inet weft-weft {
 			     "weft-sl" }
 	}
 
+	set probes4 {
+		type ipv4_addr
+	}
+
+	set probes6 {
+		type ipv6_addr
+	}
+
 	set sources4 {
 		type ipv4_addr
 		elements = { 192.0.2.2 }
@@ -100,6 +108,7 @@ const TABLE: &str = r#"table inet weft-weft {
 	chain vxlan {
 		iifname @ours counter packets 0 bytes 0 drop comment "not from a container"
 		ip daddr 192.0.2.1 ip saddr @sources4 accept comment "from a peer"
+		ip daddr 192.0.2.1 ip saddr @probes4 @th,224,16 0x88b5 accept comment "a probe from a peer"
 		counter packets 0 bytes 0 drop comment "not from a stranger"
 	}
 }

@@ -14,6 +14,7 @@ mod host;
 mod intruder;
 mod mesh;
 mod packet;
+mod trial;
 mod undo;
 mod vxlan;
 mod world;
