@@ -20,7 +20,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 pub use init::Init;
-pub use limits::{Capture, LogFormat, MetricsAddress, Mtu};
+pub use limits::{Capture, LogFormat, MetricsAddress, Mtu, Vni};
 pub use names::{InterfaceName, Nickname};
 pub use peer_address::{LaterTransport, PeerAddress, PeerTransport};
 pub use ports::Ports;
@@ -41,6 +41,8 @@ pub struct Config {
     pub listen: Option<IpAddr>,
     /// The ports.
     pub ports: Ports,
+    /// The VXLAN network identifier, the same on every host.
+    pub vni: Vni,
     /// The cluster secret; none: an open cluster.
     pub secret: Option<Secret>,
     /// Frames to peers in these may travel unencrypted when both ends say so.
@@ -90,6 +92,7 @@ impl Config {
             ("nickname", self.nickname.to_string()),
             ("listen", self.listen.map_or_else(|| "all addresses".to_owned(), |listen| listen.to_string())),
             ("ports", format!("{:?}", self.ports)),
+            ("vni", self.vni.get().to_string()),
             ("secret", if self.secret.is_some() { "set" } else { "none" }.to_owned()),
             ("trusted_subnets", format!("{:?}", self.trusted_subnets)),
             ("range", self.range.map_or_else(|| "none".to_owned(), |range| range.to_string())),

@@ -11,7 +11,7 @@
 
 mod ground;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::path::Path;
@@ -22,25 +22,27 @@ use rand::TryRng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use weft_api::{ApiError, Descriptors, Response};
-use weft_fastpath::{BridgeName, Desired, Fastpath};
+use weft_fastpath::{BridgeName, Fastpath, MacAddr};
 use weft_gossip::io::{Transport, TransportEvent};
-use weft_gossip::{BootId, Identity, Incarnation, MeshConfig, Psk, Seed, Target};
+use weft_gossip::{BootId, Identity, Incarnation, MeshConfig, PeerName, Psk, Seed, Target};
 
 use crate::config::{Capture, Config, Init, InterfaceName};
-use crate::dataplane::Event;
+use crate::dataplane::{Command, Event};
 use crate::io::bridge::BridgeClaim;
 use crate::io::call::Call;
 use crate::io::capture::{CaptureKind, CaptureMode};
 use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
 use crate::io::host::Places;
-use crate::io::kernel::{self, Job, News};
+use crate::io::kernel::{self, Brought, Job, News, Way};
+use crate::io::probe::Prober;
 use crate::io::store::{self, Loaded, Store};
 use crate::io::{clock, dataplane, journal, signals};
 use crate::ipam;
 use crate::node::{
-    CallId, Inspection, KernelConfig, KernelJob, KernelReport, Node, NodeConfig, Output, State,
+    CallId, Inspection, KernelConfig, KernelJob, KernelReport, Node, NodeConfig, Output, Picture, State,
+    Tunnel,
 };
-use crate::overlay::{self, Goodbye};
+use crate::overlay::{self, Goodbye, Stand};
 use ground::Ground;
 
 /// Events of the data half waiting for the control loop; when full, the data half keeps the latest per peer.
@@ -75,6 +77,9 @@ struct Daemon {
     events: mpsc::Receiver<Event>,
     jobs: mpsc::Sender<Job>,
     news: mpsc::Receiver<News>,
+    prober: Prober,
+    /// Moves to VXLAN that wait for the data half to say what it has learned behind the peer.
+    learning: BTreeMap<PeerName, VecDeque<oneshot::Sender<BTreeSet<MacAddr>>>>,
     calls: mpsc::Receiver<Call>,
     signals: signals::Signals,
     /// Callers that wait, by the number their call was given.
@@ -108,10 +113,10 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let Raised { node, desired, data, events } = raised;
+        let Raised { node, picture, prober, data, events } = raised;
         let Ground { claim, fastpath, transport, doors, listen: _, mtu: _, bare: _ } = ground;
         let places = Places { listen: config.listen, ports: config.ports, sleeve: config.sleeve };
-        let (jobs, news) = kernel::spawn(fastpath, desired, places);
+        let (jobs, news) = kernel::spawn(fastpath, picture, places);
         let (servers, calls) = doors.open();
         Ok(Self {
             node,
@@ -122,6 +127,8 @@ impl Daemon {
             events,
             jobs,
             news,
+            prober,
+            learning: BTreeMap::new(),
             calls,
             signals,
             waiting: BTreeMap::new(),
@@ -151,6 +158,7 @@ impl Daemon {
                 Some(news) = self.news.recv() => self.hear(news),
                 event = self.transport.next() => self.transported(event),
                 Some(call) = self.calls.recv() => self.take(call),
+                bytes = self.prober.recv() => self.node.handle_probe(&bytes, clock::now()),
                 () = clock::sleep_until(deadline) => self.node.handle_timeout(clock::now()),
             }
         }
@@ -169,11 +177,7 @@ impl Daemon {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Transport(output) => drop(self.transport.execute(output)),
-                Output::Data(command) => {
-                    if let Some(Err(error)) = self.data.as_ref().map(|data| data.send(command)) {
-                        tracing::error!(%error, "a command to the data half is lost");
-                    }
-                }
+                Output::Data(command) => self.command(command),
                 Output::Persist => {
                     let saved = self.save();
                     self.node.handle_persisted(saved, clock::now());
@@ -187,13 +191,18 @@ impl Daemon {
                     self.order(Job::Inspect(call, inspection, peers)).await;
                 }
                 Output::Reply(call, result) => self.answer(call, result),
-                // Never sent on a host that was reported to have no VXLAN device.
-                Output::Probe { .. } => {}
+                Output::Probe { mac, bytes } => self.prober.send(mac, &bytes),
                 Output::Leave(call) => {
                     self.leaving = true;
                     self.order(Job::Teardown(call)).await;
                 }
             }
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if let Some(Err(error)) = self.data.as_ref().map(|data| data.send(command)) {
+            tracing::error!(%error, "a command to the data half is lost");
         }
     }
 
@@ -216,10 +225,39 @@ impl Daemon {
             }
             KernelJob::Detach(key) => Job::Detach(key),
             KernelJob::SetPort(key, up) => Job::SetPort(key, up),
-            // Never asked of a host that was reported to have no VXLAN device.
-            KernelJob::Fastpath(_) | KernelJob::MoveMacs { .. } => return,
+            KernelJob::Fastpath(wish) => Job::Fastpath(wish),
+            KernelJob::MoveMacs { peer, address, job, to } => {
+                Job::Move { peer, address, job, to: self.way(peer, to) }
+            }
         };
         self.order(job).await;
+    }
+
+    /// Where addresses move to; on the way to VXLAN the data half is asked which.
+    fn way(&mut self, peer: PeerName, to: Stand) -> Way {
+        match to {
+            Stand::Sleeve => Way::Sleeve,
+            Stand::Fastpath => {
+                let (learned_in, learned) = oneshot::channel();
+                if self.data.is_some() {
+                    self.learning.entry(peer).or_default().push_back(learned_in);
+                    self.command(Command::Behind { peer });
+                }
+                Way::Vxlan(learned)
+            }
+        }
+    }
+
+    /// The data half has said what it has learned behind a peer: the oldest question is answered.
+    fn learned(&mut self, peer: PeerName, macs: &BTreeSet<MacAddr>) {
+        let Some(questions) = self.learning.get_mut(&peer) else { return };
+        if let Some(question) = questions.pop_front() {
+            // A kernel task that waited too long has gone on without.
+            let _ = question.send(macs.clone());
+        }
+        if questions.is_empty() {
+            self.learning.remove(&peer);
+        }
     }
 
     async fn order(&self, job: Job) {
@@ -237,7 +275,13 @@ impl Daemon {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Report(report) => self.node.handle_kernel(report, clock::now()),
+            News::Report(report) => {
+                if matches!(report, KernelReport::Fastpath(Ok(()))) {
+                    self.prober.open();
+                }
+                self.node.handle_kernel(report, clock::now());
+            }
+            News::Placed(peer, macs) => self.command(Command::Placed { peer, macs }),
             News::Links(links) => self.node.handle_links(&links, clock::now()),
             News::Inspected(call, result) => self.answer(call, result),
             News::TornDown(call, errors) => self.finish_leaving(call, errors),
@@ -262,12 +306,18 @@ impl Daemon {
     /// The data half reports, or has ended, which it never does by itself.
     fn reported(&mut self, event: Option<Event>) {
         match event {
-            Some(event) => self.node.handle_data(event, clock::now()),
+            Some(event) => {
+                if let Event::Behind { peer, macs } = &event {
+                    self.learned(*peer, macs);
+                }
+                self.node.handle_data(event, clock::now());
+            }
             None => {
                 tracing::error!(
                     "the data half has ended: sleeve carries nothing until the router is started again"
                 );
                 self.data = None;
+                self.learning.clear();
             }
         }
     }
@@ -305,7 +355,8 @@ impl Daemon {
 /// The halves of the router, with the kernel as they want it.
 struct Raised {
     node: Node,
-    desired: Desired,
+    picture: Picture,
+    prober: Prober,
     data: Option<DataplaneHandle>,
     events: mpsc::Receiver<Event>,
 }
@@ -331,10 +382,18 @@ impl Raised {
         announce(config, &node_config, &state);
         let me = node_config.mesh.identity.name();
         let mut node = Node::new(node_config, state, clock::now());
-        let no_vxlan = Err("no VXLAN device is made here".to_owned());
-        node.handle_kernel(KernelReport::Fastpath(no_vxlan), clock::now());
-        let desired = node.desired();
-        ground.fastpath.converge(&desired).await?;
+        let picture =
+            Picture { tunnel: tunnel(config, me), desired: node.desired(), wish: node.kernel_wish().clone() };
+        let Brought { bridge, fastpath } = kernel::bring(&mut ground.fastpath, &picture).await;
+        bridge?;
+        let mut prober = Prober::new(ground.fastpath.bridge().clone());
+        if let Some(ready) = fastpath {
+            match &ready {
+                Ok(()) => prober.open(),
+                Err(reason) => tracing::warn!(reason, "fastpath is left out; it is tried again"),
+            }
+            node.handle_kernel(KernelReport::Fastpath(ready), clock::now());
+        }
         node.handle_links(&ground.fastpath.adopt().await?.into_iter().collect::<Vec<_>>(), clock::now());
         let (events_in, events) = mpsc::channel(EVENTS);
         let data = config.sleeve.then(|| {
@@ -350,7 +409,7 @@ impl Raised {
             dataplane::spawn(config, events_in)
         });
         let data = data.transpose().context("sleeve cannot be started")?;
-        Ok(Self { node, desired, data, events })
+        Ok(Self { node, picture, prober, data, events })
     }
 }
 
@@ -379,6 +438,16 @@ fn announce(config: &Config, node: &NodeConfig, state: &State) {
         tracing::warn!(
             "no secret is set: anyone who reaches the mesh port can join, and frames travel in clear"
         );
+    }
+}
+
+/// What is fixed of the kernel's VXLAN and of the source filter.
+fn tunnel(config: &Config, me: PeerName) -> Tunnel {
+    Tunnel {
+        me,
+        ports: config.ports,
+        listen: config.listen,
+        vni: config.fastpath.then_some(config.vni.get()),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod http;
 pub mod journal;
 pub mod kernel;
 pub mod pcap;
+pub mod probe;
 pub mod signals;
 pub mod socket;
 pub mod store;

@@ -21,6 +21,7 @@ mod doctor;
 mod durability;
 mod lookup;
 mod output;
+mod picture;
 mod state;
 mod status;
 mod table;
@@ -36,6 +37,7 @@ use weft_gossip::{
 };
 
 pub use output::{CallId, Inspection, KernelJob, KernelReport, Output};
+pub use picture::{Picture, Tunnel};
 pub use state::State;
 
 use crate::dataplane::{Command, Counters, Event};
@@ -326,6 +328,12 @@ impl Node {
             nicknames: self.nicknames.clone(),
             fastpath: self.overlay.remembered(),
         }
+    }
+
+    /// What the kernel must hold for fastpath.
+    #[must_use]
+    pub fn kernel_wish(&self) -> &overlay::KernelWish {
+        self.overlay.wish()
     }
 
     /// Says goodbye before a restart; the data path and all state stay as they are.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::value::{AddressArgument, Id, Subnet, Timeout, switch};
 use crate::config::{
-    Capture, Init, InterfaceName, LogFormat, MetricsAddress, Mtu, Nickname, PeerAddress, Range,
+    Capture, Init, InterfaceName, LogFormat, MetricsAddress, Mtu, Nickname, PeerAddress, Range, Vni,
 };
 
 /// A container network without a store: routers that know each other by gossip, one on every host.
@@ -289,6 +289,9 @@ pub(super) struct Launch {
     /// Who makes the first ring: consensus[=N], seed=NICKNAME,... or observer
     #[arg(long, value_name = "MODE", env = "WEFT_INIT", default_value = "consensus")]
     pub init: Init,
+    /// VXLAN network identifier, the same on every host
+    #[arg(long, value_name = "N", env = "WEFT_VNI", default_value_t)]
+    pub vni: Vni,
     /// Leave the kernel's VXLAN out
     #[arg(long, env = "WEFT_NO_FASTPATH", value_parser = switch)]
     pub no_fastpath: bool,

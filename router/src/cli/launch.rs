@@ -40,6 +40,7 @@ fn config(launch: Launch, socket: PathBuf, secret: Option<String>) -> Result<(Co
         nickname: launch.nickname.map_or_else(host_name, Ok)?,
         listen: launch.listen.filter(|address| !address.is_unspecified()),
         ports: Ports::new(places.port, places.vxlan_port, places.quic_port)?,
+        vni: launch.vni,
         secret: match (launch.secret_file, secret) {
             (Some(path), _) => Some(read_secret(&path)?),
             (None, Some(secret)) => {

@@ -59,6 +59,41 @@ impl FromStr for Mtu {
     }
 }
 
+/// A VXLAN network identifier: 24 bits (RFC 7348).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Vni {
+    /// The number of VXLAN's default port, because it must be some number and people have seen this one.
+    fn default() -> Self {
+        Self(6784)
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Vni {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text.parse() {
+            Ok(number @ 1..=0x00ff_ffff) => Ok(Self(number)),
+            _ => Err(ConfigError("a VXLAN network identifier is 1 to 16777215".to_owned())),
+        }
+    }
+}
+
 /// Where `/metrics` listens, or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(pub Option<SocketAddr>);
@@ -92,6 +127,14 @@ mod tests {
         assert_eq!(read("10.0.0.1"), Ok(Some("10.0.0.1:6782".to_owned())));
         assert!(read("localhost:1").is_err());
         assert!(read(":6782").is_err());
+    }
+
+    #[test]
+    fn a_network_identifier_has_bounds() {
+        assert_eq!("16777215".parse::<Vni>().unwrap().get(), 0x00ff_ffff);
+        for text in ["0", "16777216", "-1", "x", ""] {
+            assert!(text.parse::<Vni>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,18 +3,29 @@
 //! Fed by the control loop over a bounded queue, it reports back over another. Between jobs it watches: a
 //! notification or a quiet timer makes it look again, bring back what others changed, and tell which
 //! container links stand. It ends when the control loop drops its end of the queue.
+//!
+//! Jobs are carried out in order. Of wishes that wait next to each other only the last is, since each is the whole
+//! of it; but none is carried past a move of addresses, which is what makes a change of carrier safe.
 
+mod lines;
+mod watch;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::{ApiError, Descriptors, DoctorLine, Response};
-use weft_fastpath::{ContainerLink, Desired, Facts, Fastpath, Monitor, StandingLink};
+use weft_fastpath::{ContainerLink, Desired, Error, Fastpath, MacAddr, Port, StandingLink, Underlay};
+use weft_gossip::PeerName;
 
 use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
-use crate::node::{CallId, Inspection, KernelReport};
+use crate::node::{CallId, Inspection, KernelReport, Picture};
+use crate::overlay::KernelWish;
+use lines::facts_lines;
+use watch::{Change, Watch};
 
 /// Jobs waiting: the control loop makes one per call, and calls are bounded by the API's own queue.
 const JOBS: usize = 256;
@@ -25,11 +36,27 @@ const QUIET: Duration = Duration::from_secs(30);
 /// After a convergence that failed the next is tried.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long the data half may take to say what it has learned behind a peer; it takes microseconds.
+const LEARNED: Duration = Duration::from_secs(1);
+
 /// One job.
 #[derive(Debug)]
 pub enum Job {
-    /// Bring the kernel to this state, and keep it there.
+    /// Bring bridge, ports and addresses to this state, and keep them there.
     Converge(Box<Desired>),
+    /// Bring forwarding entries and source filter to this state, and keep them there.
+    Fastpath(KernelWish),
+    /// Move the addresses behind a peer to the other port.
+    Move {
+        /// The peer.
+        peer: PeerName,
+        /// Its underlay address.
+        address: IpAddr,
+        /// The number to answer with.
+        job: u64,
+        /// Where to.
+        to: Way,
+    },
     /// Make a container link.
     Attach(CallId, Box<ContainerLink>, Descriptors),
     /// Remove a container link.
@@ -43,11 +70,22 @@ pub enum Job {
     Teardown(CallId),
 }
 
+/// Where addresses move to.
+#[derive(Debug)]
+pub enum Way {
+    /// To the sleeve: those that the kernel has learned behind the peer.
+    Sleeve,
+    /// To VXLAN: those that sleeve has learned, as soon as the data half has said which.
+    Vxlan(oneshot::Receiver<BTreeSet<MacAddr>>),
+}
+
 /// What the kernel task has to say.
 #[derive(Debug)]
 pub enum News {
     /// A job is done.
     Report(KernelReport),
+    /// These addresses, learned by the kernel behind the peer, are sleeve's from now on.
+    Placed(PeerName, BTreeSet<MacAddr>),
     /// These container links stand.
     Links(Vec<StandingLink>),
     /// A call is answered.
@@ -56,27 +94,67 @@ pub enum News {
     TornDown(CallId, Vec<String>),
 }
 
+/// What came of bringing the kernel to what is wanted.
+#[derive(Debug)]
+pub struct Brought {
+    /// The bridge and all on it but VXLAN.
+    pub bridge: Result<(), Error>,
+    /// VXLAN and its filter; None: not wanted, or the bridge failed before it was tried.
+    pub fastpath: Option<Result<(), String>>,
+}
+
+/// Makes the kernel what the picture says: the filter first, so that there is no moment with an open VXLAN port.
+pub async fn bring(fastpath: &mut Fastpath, picture: &Picture) -> Brought {
+    let guarded = fastpath.converge_filter(picture.filter().as_ref());
+    let bridge = fastpath.converge(&picture.desired(guarded.is_ok())).await;
+    let ready = match (&guarded, &bridge) {
+        _ if picture.tunnel.vni.is_none() => None,
+        (Err(error), _) => Some(Err(error.to_string())),
+        (Ok(_), Ok(report)) => {
+            let obstacle = report.no_vxlan.get(&Underlay::V4).map(ToString::to_string);
+            Some(obstacle.map_or(Ok(()), Err))
+        }
+        (Ok(_), Err(_)) => None,
+    };
+    if let (Ok(report), Some(Ok(()))) = (&bridge, &ready)
+        && let Some(error) = report.no_vxlan.get(&Underlay::V6)
+    {
+        tracing::warn!(%error, "no VXLAN to IPv6 peers");
+    }
+    Brought { bridge: bridge.map(drop), fastpath: ready }
+}
+
 /// Starts the task on the running `LocalSet`-free current-thread runtime.
 #[must_use]
 pub fn spawn(
     fastpath: Fastpath,
-    desired: Desired,
+    picture: Picture,
     places: Places,
 ) -> (mpsc::Sender<Job>, mpsc::Receiver<News>) {
     let (jobs, inbox) = mpsc::channel(JOBS);
     let (outbox, news) = mpsc::channel(JOBS);
-    let task = Task { fastpath, desired, places, monitor: None, inbox, outbox, look_at: Instant::now() };
+    let task = Task {
+        fastpath,
+        picture,
+        places,
+        watch: Watch::default(),
+        inbox,
+        next: None,
+        outbox,
+        look_at: Instant::now(),
+    };
     tokio::spawn(task.run());
     (jobs, news)
 }
 
 struct Task {
     fastpath: Fastpath,
-    desired: Desired,
+    picture: Picture,
     places: Places,
-    /// `None` before the first look and after it broke; the next look opens it again.
-    monitor: Option<Monitor>,
+    watch: Watch,
     inbox: mpsc::Receiver<Job>,
+    /// A job that was taken out behind wishes.
+    next: Option<Job>,
     outbox: mpsc::Sender<News>,
     look_at: Instant,
 }
@@ -84,29 +162,44 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         loop {
-            let job = tokio::select! {
-                biased;
-                job = self.inbox.recv() => match job {
-                    Some(job) => Some(job),
-                    None => return,
+            let job = match self.next.take() {
+                Some(job) => job,
+                None => tokio::select! {
+                    biased;
+                    job = self.inbox.recv() => match job {
+                        Some(job) => job,
+                        None => return,
+                    },
+                    change = self.watch.changed() => {
+                        self.look_again(change).await;
+                        continue;
+                    }
+                    () = sleep_until(self.look_at) => {
+                        self.look().await;
+                        continue;
+                    }
                 },
-                () = changed(&mut self.monitor) => None,
-                () = sleep_until(self.look_at) => None,
             };
-            match job {
-                // The last job: looking again would bring back what was torn down.
-                Some(Job::Teardown(call)) => return self.tear_down(call).await,
-                Some(job) => self.carry_out(job).await,
-                None => self.look().await,
+            // After the teardown nothing is looked at again: that would bring back what was torn down.
+            let last = matches!(job, Job::Teardown(_));
+            self.carry_out(job).await;
+            if last {
+                return;
             }
         }
     }
 
     async fn carry_out(&mut self, job: Job) {
         match job {
-            Job::Converge(desired) => {
-                self.desired = *desired;
+            Job::Converge(_) | Job::Fastpath(_) => {
+                self.wish(job);
                 self.look().await;
+            }
+            Job::Move { peer, address, job, to } => {
+                if let Err(error) = self.move_macs(peer, address, to).await {
+                    tracing::warn!(%peer, %error, "not every address of the peer could be moved to its new carrier");
+                }
+                self.tell(News::Report(KernelReport::Moved(peer, job))).await;
             }
             Job::Attach(call, link, descriptors) => {
                 let Descriptors { netns, netlink } = descriptors;
@@ -132,24 +225,90 @@ impl Task {
         }
     }
 
+    /// Takes a wish over, and those that wait right behind it.
+    fn wish(&mut self, first: Job) {
+        let mut job = first;
+        loop {
+            match job {
+                Job::Converge(desired) => self.picture.desired = *desired,
+                Job::Fastpath(wish) => self.picture.wish = wish,
+                job @ (Job::Move { .. }
+                | Job::Attach(..)
+                | Job::Detach(_)
+                | Job::SetPort(..)
+                | Job::Inspect(..)
+                | Job::Teardown(_)) => {
+                    self.next = Some(job);
+                    return;
+                }
+            }
+            match self.inbox.try_recv() {
+                Ok(next) => job = next,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Moves the addresses behind a peer in the tables of bridge and VXLAN device.
+    async fn move_macs(&mut self, peer: PeerName, address: IpAddr, to: Way) -> Result<(), Error> {
+        match to {
+            Way::Sleeve => {
+                let learned = self.fastpath.macs().await?;
+                let macs: BTreeSet<MacAddr> =
+                    learned.into_iter().filter(|(_, host)| *host == address).map(|(mac, _)| mac).collect();
+                // Sleeve must know them before the bridge sends the first frame its way.
+                self.tell(News::Placed(peer, macs.clone())).await;
+                tokio::task::yield_now().await;
+                let macs: Vec<MacAddr> = macs.into_iter().collect();
+                self.fastpath.move_macs(&macs, Port::Sleeve).await
+            }
+            Way::Vxlan(learned) => {
+                let macs: Vec<MacAddr> = match timeout(LEARNED, learned).await {
+                    Ok(Ok(macs)) => macs.into_iter().collect(),
+                    // Nobody to ask: there is no sleeve, or its half has ended.
+                    Ok(Err(_)) | Err(_) => Vec::new(),
+                };
+                self.fastpath.move_macs(&macs, Port::vxlan_to(address)).await
+            }
+        }
+    }
+
     async fn tear_down(&mut self, call: CallId) {
         let done = self.fastpath.teardown().await;
         let errors = done.errors.iter().map(ToString::to_string).collect();
         self.tell(News::TornDown(call, errors)).await;
     }
 
+    async fn look_again(&mut self, change: Change) {
+        match change {
+            Change::Links => self.look().await,
+            // Others change their own tables all the time: that alone is no reason to list every link.
+            Change::Filter => match self.fastpath.converge_filter(self.picture.filter().as_ref()) {
+                Ok(_) => {}
+                Err(_) => self.look().await,
+            },
+        }
+    }
+
     /// Brings the kernel to the desired state and tells what stands.
     async fn look(&mut self) {
-        if self.monitor.is_none() {
-            self.monitor = Fastpath::monitor().ok();
-        }
-        let result = self.fastpath.converge(&self.desired).await;
-        self.look_at = Instant::now() + if result.is_ok() { QUIET } else { RETRY };
-        if let Err(error) = &result {
+        self.watch.open();
+        let serial = self.picture.wish.serial;
+        let Brought { bridge, fastpath } = bring(&mut self.fastpath, &self.picture).await;
+        let whole = bridge.is_ok() && !matches!(fastpath, Some(Err(_)));
+        self.look_at = Instant::now() + if whole { QUIET } else { RETRY };
+        if let Err(error) = &bridge {
             tracing::warn!(%error, "the kernel is not as it should be");
         }
-        let result = result.map(|_| ()).map_err(|error| error.to_string());
-        self.tell(News::Report(KernelReport::Converged(result))).await;
+        let stands = bridge.map_err(|error| error.to_string());
+        self.tell(News::Report(KernelReport::Converged(stands))).await;
+        if let Some(ready) = fastpath {
+            let applied = ready.is_ok();
+            self.tell(News::Report(KernelReport::Fastpath(ready))).await;
+            if applied {
+                self.tell(News::Report(KernelReport::Applied(serial))).await;
+            }
+        }
         // Only a dump that succeeded says that a link is gone.
         if let Ok(links) = self.fastpath.adopt().await {
             self.tell(News::Links(links.into_iter().collect())).await;
@@ -162,22 +321,26 @@ impl Task {
                 lines.extend(self.host_lines(peers).await);
                 Ok(Response::Doctor(lines))
             }
-            Inspection::Plan(desired) => Ok(Response::Plan(self.plan(&desired).await?)),
+            Inspection::Plan(desired) => Ok(Response::Plan(self.plan(*desired).await?)),
             Inspection::Report(mut report, desired) => {
-                report.plan = self.plan(&desired).await.unwrap_or_else(|error| vec![error.message]);
+                report.plan = self.plan(*desired).await.unwrap_or_else(|error| vec![error.message]);
                 report.doctor.extend(self.host_lines(peers).await);
                 Ok(Response::Report(report))
             }
         }
     }
 
-    async fn plan(&self, desired: &Desired) -> Result<Vec<String>, ApiError> {
-        let plan = self.fastpath.plan(desired).await.map_err(|error| ApiError::failed(error.to_string()))?;
-        Ok(plan.iter().map(ToString::to_string).collect())
+    /// What the next look would change.
+    async fn plan(&self, desired: Desired) -> Result<Vec<String>, ApiError> {
+        let failed = |error: Error| ApiError::failed(error.to_string());
+        let picture = Picture { desired, ..self.picture.clone() };
+        let filter = self.fastpath.plan_filter(picture.filter().as_ref()).map_err(failed)?;
+        let links = self.fastpath.plan(&picture.desired(true)).await.map_err(failed)?;
+        Ok(filter.iter().map(ToString::to_string).chain(links.iter().map(ToString::to_string)).collect())
     }
 
     async fn host_lines(&self, peers: &[IpAddr]) -> Vec<DoctorLine> {
-        let mut lines = match self.fastpath.facts(Some(&self.desired)).await {
+        let mut lines = match self.fastpath.facts(Some(&self.picture.desired(true))).await {
             Ok(facts) => facts_lines(&facts),
             Err(error) => vec![DoctorLine::error(
                 "kernel",
@@ -188,7 +351,7 @@ impl Task {
         lines.extend(self.places.held_lines());
         // That netlink does not answer was said above.
         if let Ok(underlay) = self.fastpath.underlay_mtu(peers).await {
-            lines.push(host::mtu_line(self.desired.mtu, underlay));
+            lines.push(host::mtu_line(self.picture.desired.mtu, underlay));
         }
         lines.push(host::clock_line());
         lines
@@ -197,55 +360,5 @@ impl Task {
     async fn tell(&self, news: News) {
         // The control loop drops its end only when it ends.
         let _ = self.outbox.send(news).await;
-    }
-}
-
-/// What the facts about the kernel mean to people.
-#[must_use]
-pub fn facts_lines(facts: &Facts) -> Vec<DoctorLine> {
-    let mut lines = Vec::new();
-    for (what, there) in [("bridge", facts.bridge), ("veth", facts.veth)] {
-        lines.push(if there {
-            DoctorLine::fine("kernel", format!("{what} devices can be made"))
-        } else {
-            DoctorLine::error(
-                "kernel",
-                format!("{what} devices cannot be made"),
-                format!("load the kernel module: modprobe {what}"),
-            )
-        });
-    }
-    lines.push(if facts.vxlan {
-        DoctorLine::fine("kernel", "vxlan devices can be made")
-    } else {
-        DoctorLine::warning(
-            "kernel",
-            "vxlan devices cannot be made",
-            "sleeve carries; for fastpath: modprobe vxlan",
-        )
-    });
-    if facts.leftovers.is_empty() {
-        lines.push(DoctorLine::fine("leftovers", "no interface of ours is left over"));
-    } else {
-        let names: Vec<String> = facts.leftovers.iter().map(ToString::to_string).collect();
-        lines.push(DoctorLine::warning(
-            "leftovers",
-            format!("no attachment explains {}", names.join(", ")),
-            "remove them with `ip link delete NAME`",
-        ));
-    }
-    lines
-}
-
-/// Waits for the kernel to say that something changed; for ever without a monitor.
-async fn changed(monitor: &mut Option<Monitor>) {
-    match monitor {
-        Some(open) => {
-            if let Err(error) = open.changed().await {
-                tracing::warn!(%error, "the netlink monitor broke and is opened again");
-                *monitor = None;
-            }
-        }
-        None => std::future::pending().await,
     }
 }
