@@ -77,6 +77,11 @@ impl Error {
         }
     }
 
+    /// Whether the interface that something was asked of is gone, or down.
+    pub fn is_gone(&self) -> bool {
+        self.is(&[libc::ENODEV, libc::ENXIO, libc::ENETDOWN])
+    }
+
     /// Whether the kernel answered with one of these error numbers.
     pub(crate) fn is(&self, numbers: &[i32]) -> bool {
         self.errno().is_some_and(|errno| numbers.contains(&errno))

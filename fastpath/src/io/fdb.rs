@@ -1,7 +1,7 @@
 //! Forwarding entries: of the bridge about its ports, and of a VXLAN device about its remotes.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -22,20 +22,8 @@ use crate::vxlan::{Destination, Entry, Underlay};
 pub enum Port {
     /// To the router.
     Sleeve,
-    /// To the VXLAN device over IPv4.
-    Vxlan,
-    /// To the VXLAN device over IPv6.
-    Vxlan6,
-}
-
-impl Port {
-    /// The port that leads to a peer at this address of the underlay.
-    pub fn vxlan_to(address: IpAddr) -> Self {
-        match Underlay::of(address) {
-            Underlay::V4 => Self::Vxlan,
-            Underlay::V6 => Self::Vxlan6,
-        }
-    }
+    /// To the VXLAN device, and by it to the remote with this address and port.
+    Vxlan(SocketAddr),
 }
 
 /// One line of a table.
@@ -210,9 +198,9 @@ impl Fastpath {
     /// Sends frames for these addresses another way from now on, without a moment in which they would go nowhere.
     ///
     /// To the sleeve: each is moved in the table of the bridge, and then forgotten by the VXLAN device. To VXLAN:
-    /// each is moved in the table of the bridge; the device learns its host with the first frame from there, and
-    /// until then sends to every remote with a default entry. An address that has meanwhile been learned elsewhere
-    /// (its container has moved) stays where it is. All are tried, whatever happens to one.
+    /// the device is told the host of each, and then each is moved in the table of the bridge; both entries are as
+    /// if learned. An address that has meanwhile been learned elsewhere (its container has moved) stays where it is.
+    /// All are tried, whatever happens to one.
     ///
     /// A frame that still arrives by the old carrier is learned, and takes its sender back there. So close the old
     /// carrier to the peer first where that can be done, and repeat the call once the other end has changed too.
@@ -223,8 +211,7 @@ impl Fastpath {
         let macs: BTreeSet<MacAddr> = macs.iter().copied().collect();
         match to {
             Port::Sleeve => self.to_sleeve(&macs).await,
-            Port::Vxlan => self.to_vxlan(&macs, Underlay::V4).await,
-            Port::Vxlan6 => self.to_vxlan(&macs, Underlay::V6).await,
+            Port::Vxlan(remote) => self.to_vxlan(&macs, remote).await,
         }
     }
 
@@ -245,8 +232,11 @@ impl Fastpath {
         done
     }
 
-    async fn to_vxlan(&self, macs: &BTreeSet<MacAddr>, underlay: Underlay) -> Result<(), Error> {
+    async fn to_vxlan(&self, macs: &BTreeSet<MacAddr>, remote: SocketAddr) -> Result<(), Error> {
         let (sleeve, index) = self.sleeve()?;
+        let address = remote.ip().to_canonical();
+        let underlay = Underlay::of(address);
+        let to = Destination { address, port: remote.port(), vni: None, interface: None };
         let Some(device) = self.vxlan_device(underlay).await? else {
             let name = self.bridge.vxlan(underlay);
             return Err(Error::refused(format!("VXLAN device {name}"), "it does not stand"));
@@ -254,13 +244,17 @@ impl Fastpath {
         let mut done = Ok(());
         for row in dump(&self.kernel, &sleeve, index, 0).await? {
             if row.lifetime == Lifetime::Dynamic && macs.contains(&row.entry.mac()) {
+                // Without it the address would be on this port and behind nobody: sent to everyone on VXLAN, and
+                // not found when its peer leaves VXLAN before a frame of its own has come by it.
+                let told = Entry::Device(row.entry.mac(), to);
+                done = done.and(self.learn(&device.name, device.index, &told).await);
                 done = done.and(self.learn(&device.name, device.index, &row.entry).await);
             }
         }
         done
     }
 
-    /// Has the bridge believe that it has just learned an address behind a port.
+    /// Has the bridge, or the VXLAN device, believe that it has just learned an address behind a port, or a host.
     async fn learn(&self, port: &str, index: u32, entry: &Entry) -> Result<(), Error> {
         write(&self.kernel, port, index, entry, NeighbourState::Reachable).await
     }

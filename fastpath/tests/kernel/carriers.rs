@@ -15,7 +15,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags};
 use weft_fastpath::{Desired, MacAddr, Port, Underlay};
 
-use crate::mesh::{Mesh, mesh, stranger, wants};
+use crate::mesh::{Mesh, mesh, stranger, vtep, wants};
 use crate::packet::{Tap, arp_request};
 use crate::vxlan::{containers, udp};
 use crate::world::{Namespace, fastpath, host_end};
@@ -96,10 +96,10 @@ fn pair(on_fastpath: bool) -> [Desired; 2] {
 fn change(mesh: &Mesh, carried: &AtomicUsize, leave: bool) {
     let wishes = pair(!leave);
     let other = [container(2), container(1)];
-    let to = if leave { Port::Sleeve } else { Port::Vxlan };
+    let to = |at: usize| if leave { Port::Sleeve } else { Port::Vxlan(vtep(2 - at)) };
     let each = |work: &dyn Fn(usize)| (0..2).for_each(work);
     let sweep = |at: usize| {
-        mesh.hosts[at].block_on(|| async { fastpath().move_macs(&[other[at]], to).await.unwrap() });
+        mesh.hosts[at].block_on(|| async { fastpath().move_macs(&[other[at]], to(at)).await.unwrap() });
     };
     let converge = |at: usize| {
         mesh.hosts[at].block_on(|| async { drop(fastpath().converge(&wishes[at]).await.unwrap()) });
@@ -197,8 +197,27 @@ fn an_address_that_has_moved_here_is_not_sent_away() {
         assert!(fastpath.macs().await.unwrap().iter().any(|(mac, _)| *mac == moved));
         fastpath.move_macs(&[moved], Port::Sleeve).await.unwrap();
         assert!(fastpath.macs().await.unwrap().iter().all(|(mac, _)| *mac != moved));
-        fastpath.move_macs(&[moved], Port::Vxlan).await.unwrap();
+        fastpath.move_macs(&[moved], Port::Vxlan(vtep(2))).await.unwrap();
         assert_eq!(behind(moved).await, Some(port));
+    });
+}
+
+#[test]
+fn an_address_moved_to_vxlan_can_be_moved_back_before_a_frame_of_its_own_has_come() {
+    let mesh = mesh(2, Underlay::V4);
+    let station = MacAddr::new([2, 0, 0, 0, 0, 7]);
+    let request = arp_request(station.octets(), [10, 32, 0, 7], [10, 32, 0, 6]);
+    Tap::open(&mesh.hosts[0], "weft-io", EVERY).send(&request).unwrap();
+    let sleeve = mesh.hosts[0].index("weft-sl");
+    mesh.hosts[0].block_on(|| async {
+        let mut fastpath = fastpath();
+        assert_eq!(behind(station).await, Some(sleeve));
+        fastpath.move_macs(&[station], Port::Vxlan(vtep(2))).await.unwrap();
+        assert_ne!(behind(station).await, Some(sleeve));
+        assert_eq!(fastpath.macs().await.unwrap(), [(station, vtep(2).ip())]);
+        fastpath.move_macs(&[station], Port::Sleeve).await.unwrap();
+        assert_eq!(behind(station).await, Some(sleeve));
+        assert_eq!(fastpath.macs().await.unwrap(), []);
     });
 }
 

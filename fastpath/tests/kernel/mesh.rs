@@ -6,7 +6,7 @@
 //! ...
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
@@ -47,6 +47,11 @@ pub(crate) fn address(underlay: Underlay, number: usize) -> IpAddr {
         Underlay::V4 => Ipv4Addr::new(192, 0, 2, u8::try_from(low).unwrap()).into(),
         Underlay::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, low).into(),
     }
+}
+
+/// Where the VXLAN device of host `number` listens.
+pub(crate) fn vtep(number: usize) -> SocketAddr {
+    SocketAddr::new(address(Underlay::V4, number), PORT)
 }
 
 /// The VXLAN device's address of host `number`.

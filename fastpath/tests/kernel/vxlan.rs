@@ -10,7 +10,7 @@ use weft_fastpath::link::Flag;
 use weft_fastpath::vxlan::{Destination, Entry};
 use weft_fastpath::{Error, Fastpath, MacAddr, Report, Underlay};
 
-use crate::mesh::{Mesh, PORT, VNI, address, device, mesh, remote, stranger, wants};
+use crate::mesh::{Mesh, PORT, VNI, address, device, mesh, remote, stranger, vtep, wants};
 use crate::packet::{Tap, arp_request};
 use crate::world::{Namespace, attach, fastpath, host, link, wish};
 
@@ -362,7 +362,7 @@ fn without_devices_there_is_no_probe_socket_and_moving_is_refused() {
         let error = Fastpath::probe_socket(fastpath.bridge()).map(drop).unwrap_err();
         assert_eq!(error.to_string(), "interface weft-vx: it does not stand (yet)");
         let macs = [MacAddr::new([2, 0, 0, 0, 0, 1])];
-        let error = fastpath.move_macs(&macs, weft_fastpath::Port::Vxlan).await.unwrap_err();
+        let error = fastpath.move_macs(&macs, weft_fastpath::Port::Vxlan(vtep(2))).await.unwrap_err();
         assert!(matches!(error, Error::Refused { .. }), "{error}");
         fastpath.move_macs(&macs, weft_fastpath::Port::Sleeve).await.unwrap();
     });

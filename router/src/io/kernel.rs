@@ -11,7 +11,7 @@ mod lines;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -268,7 +268,12 @@ impl Task {
                     // Nobody to ask: there is no sleeve, or its half has ended.
                     Ok(Err(_)) | Err(_) => Vec::new(),
                 };
-                self.fastpath.move_macs(&macs, Port::vxlan_to(address)).await
+                let remote = self.picture.wish.remotes.get(&peer).filter(|remote| remote.address == address);
+                match remote.map(|remote| SocketAddr::new(address, remote.port)) {
+                    Some(remote) => self.fastpath.move_macs(&macs, Port::Vxlan(remote)).await,
+                    // It has left again: the move back comes next, and finds nothing to move.
+                    None => Ok(()),
+                }
             }
         }
     }
