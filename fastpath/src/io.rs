@@ -5,6 +5,7 @@
 
 mod apply;
 mod attach;
+mod entries;
 mod facts;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod fdb;

@@ -37,6 +37,6 @@ pub use filter::{Filter, FilterChange, FilterState, plan_filter};
 pub use io::{Fastpath, HostRoute, Monitor, Port, Probe, ProbeSocket, Report, Teardown};
 pub use mac::MacAddr;
 pub use names::{BridgeName, PortId};
-pub use plan::{missing, obstacles, plan};
+pub use plan::{missing, obstacles, plan, plan_entries};
 pub use support::{Facts, Release};
 pub use vxlan::{Remote, RemoteId, Underlay, Vxlan};

@@ -54,6 +54,20 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, Error> {
     Ok(planner.changes)
 }
 
+/// The changes that make what one wish wants what another wants, when both differ in forwarding entries only; None
+/// when in more.
+pub fn plan_entries(before: &Desired, after: &Desired) -> Option<Vec<Change>> {
+    if before.bridge != after.bridge || before.frame() != after.frame() {
+        return None;
+    }
+    let links = before.links().into_iter().filter(|(_, link)| matches!(link.kind, Kind::Vxlan(_))).collect();
+    let mut planner = Planner { model: Actual { links }, changes: Vec::new() };
+    for (name, wanted) in after.links() {
+        planner.enter(&name, &wanted.entries);
+    }
+    Some(planner.changes)
+}
+
 /// What keeps VXLAN out, by underlay: something that is not ours has the name of the device.
 pub fn obstacles(desired: &Desired, actual: &Actual) -> BTreeMap<Underlay, Error> {
     let obstacle = |(name, wanted): (String, Link)| {

@@ -171,7 +171,7 @@ fn address_of(address: &NeighbourAddress) -> Option<IpAddr> {
 }
 
 /// A VXLAN device of ours that stands.
-struct Device {
+pub(super) struct Device {
     name: String,
     index: u32,
     port: u16,
@@ -266,7 +266,7 @@ impl Fastpath {
         Ok((name, index))
     }
 
-    async fn vxlan_device(&self, underlay: Underlay) -> Result<Option<Device>, Error> {
+    pub(super) async fn vxlan_device(&self, underlay: Underlay) -> Result<Option<Device>, Error> {
         let name = self.bridge.vxlan(underlay);
         let Some(message) = self.kernel.link(&name).await? else { return Ok(None) };
         let port = observe::own_vxlan(&message, &self.bridge).map(|tunnel| tunnel.port);

@@ -365,6 +365,28 @@ fn mend(actual: &mut Actual) {
 
 proptest! {
     #[test]
+    fn between_two_wishes_that_differ_in_entries_the_plan_is_that_of_a_look(
+        before in any_desired(),
+        remotes in any_vxlan(),
+    ) {
+        let mut after = before.clone();
+        if let Some(vxlan) = &mut after.vxlan {
+            vxlan.remotes = remotes.remotes;
+        }
+        let mut standing = Actual::default();
+        let made = plan(&before, &standing).unwrap();
+        run(&mut standing, &made);
+        // Container links are made by attaching them.
+        let attached = before.ports.iter().map(|(id, port)| (before.bridge.host_end(id), port.link(&before.bridge, id)));
+        standing.links.extend(attached);
+        let looked = plan(&after, &standing).unwrap();
+        match plan_entries(&before, &after) {
+            Some(changes) => prop_assert_eq!(changes, looked),
+            None => prop_assert_ne!(before.frame(), after.frame(), "a device more or less: {:?}", looked),
+        }
+    }
+
+    #[test]
     fn a_plan_leads_to_the_wish_and_leaves_the_rest_alone(desired in any_desired(), before in any_actual()) {
         let changes = match plan(&desired, &before) {
             Ok(changes) => changes,

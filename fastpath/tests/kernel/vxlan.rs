@@ -259,8 +259,80 @@ fn a_thousand_peers_and_one_more() {
         }
         more.sort();
         println!("1000 peers in {first:?}; one more: best {:?}, median {:?}", more[0], more[10]);
+        let mut unseen = Vec::new();
+        for at in 1020..1040 {
+            let before = desired.clone();
+            desired.vxlan.as_mut().unwrap().remotes.extend([far(at)]);
+            let start = now();
+            let changes = fastpath.converge_entries(&before, &desired).await.unwrap();
+            unseen.push(start.elapsed());
+            assert_eq!(changes.map(|changes| changes.len()), Some(3));
+        }
+        unseen.sort();
+        println!("without a look: best {:?}, median {:?}", unseen[0], unseen[10]);
         assert!(first < Duration::from_secs(1), "{first:?}");
         assert_eq!(fastpath.plan(&desired).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn entries_alone_are_changed_without_a_look_and_anything_else_wants_one() {
+    let host = host(&wish());
+    host.block_on(|| async {
+        let mut fastpath = fastpath();
+        let three = wants(1, Underlay::V4, 1..=3);
+        fastpath.converge(&three).await.unwrap();
+
+        let mut moved = wants(1, Underlay::V4, [3, 4]);
+        moved.vxlan.as_mut().unwrap().remotes.values_mut().next().unwrap().default = false;
+        let lines = |changes: Vec<weft_fastpath::Change>| -> Vec<String> {
+            changes.iter().map(ToString::to_string).collect()
+        };
+        let looked = lines(fastpath.plan(&moved).await.unwrap());
+        assert_eq!(looked.len(), 7, "{looked:?}");
+        let changes = fastpath.converge_entries(&three, &moved).await.unwrap().expect("entries only");
+        assert_eq!(lines(changes), looked);
+        assert_eq!(fastpath.plan(&moved).await.unwrap(), []);
+        assert_eq!(fastpath.converge_entries(&moved, &moved).await.unwrap(), Some(vec![]));
+        // What was done already, and what is gone already, is done.
+        assert!(fastpath.converge_entries(&three, &moved).await.unwrap().is_some());
+        assert_eq!(fastpath.plan(&moved).await.unwrap(), []);
+
+        for other in [wish(), wants(1, Underlay::V6, 1..=3)] {
+            assert_eq!(
+                fastpath.converge_entries(&moved, &other).await.unwrap(),
+                None,
+                "a device more or less"
+            );
+        }
+        let mut higher = moved.clone();
+        higher.mtu -= 50;
+        assert_eq!(fastpath.converge_entries(&moved, &higher).await.unwrap(), None);
+        assert_eq!(fastpath.plan(&moved).await.unwrap(), [], "and nothing was done");
+    });
+}
+
+#[test]
+fn without_a_look_a_device_of_somebody_else_is_not_touched_and_a_refusal_is_said() {
+    let host = host(&wish());
+    host.block_on(|| async {
+        let mut fastpath = fastpath();
+        let (two, three) = (wants(1, Underlay::V4, 1..=2), wants(1, Underlay::V4, 1..=3));
+        fastpath.converge(&two).await.unwrap();
+        let links = stranger().link();
+        let index = || nix::net::if_::if_nametoindex("weft-vx").unwrap();
+        links.change(LinkUnspec::new_with_index(index()).nocontroller().build()).execute().await.unwrap();
+        let error = fastpath.converge_entries(&two, &three).await.unwrap_err();
+        assert!(error.to_string().contains("forwarding entry of weft-vx"), "{error}");
+        fastpath.converge(&three).await.unwrap();
+        assert_eq!(fastpath.plan(&three).await.unwrap(), []);
+
+        links.del(index()).execute().await.unwrap();
+        assert_eq!(fastpath.converge_entries(&three, &two).await.unwrap(), None, "it is gone");
+        links.add(LinkVxlan::new("weft-vx", 9).port(9999).build()).execute().await.unwrap();
+        let before = crate::filter::run("bridge", "fdb show dev weft-vx");
+        assert_eq!(fastpath.converge_entries(&two, &three).await.unwrap(), None, "it is somebody else's");
+        assert_eq!(crate::filter::run("bridge", "fdb show dev weft-vx"), before);
     });
 }
 
