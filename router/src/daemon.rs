@@ -115,7 +115,12 @@ impl Daemon {
         };
         let Raised { node, picture, prober, data, events } = raised;
         let Ground { claim, fastpath, transport, doors, listen: _, mtu: _, bare: _ } = ground;
-        let places = Places { listen: config.listen, ports: config.ports, sleeve: config.sleeve };
+        let places = Places {
+            listen: config.listen,
+            ports: config.ports,
+            sleeve: config.sleeve,
+            fastpath: config.fastpath,
+        };
         let (jobs, news) = kernel::spawn(fastpath, picture, places);
         let (servers, calls) = doors.open();
         Ok(Self {

@@ -264,6 +264,7 @@ impl Node {
             KernelReport::Fastpath(ready) => self.overlay.handle_kernel_ready(ready, now),
             KernelReport::Applied(serial) => self.overlay.handle_applied(serial, now),
             KernelReport::Moved(peer, job) => self.overlay.handle_moved(peer, job, now),
+            KernelReport::Carried(hosts) => self.overlay.handle_traffic(&hosts, now),
         }
         self.settle(now);
     }

@@ -29,14 +29,14 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_gossip::PeerName;
 
-pub use carrier::Neighbour;
+pub use carrier::{FEW, Neighbour};
 pub use orders::{Accept, Counters, KernelWish, Output, Remembered, RemoteWish};
 pub use reason::Reason;
 pub use wire::{Denial, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};
@@ -203,9 +203,9 @@ impl Overlay {
         }
     }
 
-    /// Frames pass between this host and a peer over fastpath: its failure should be seen soon.
-    pub fn handle_traffic(&mut self, peer: PeerName, now: Instant) {
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+    /// Frames pass between this host and these over fastpath: a failure should be seen soon.
+    pub fn handle_traffic(&mut self, hosts: &BTreeSet<IpAddr>, now: Instant) {
+        for neighbour in self.neighbours.values_mut().filter(|n| hosts.contains(&n.address)) {
             neighbour.traffic(now);
         }
     }

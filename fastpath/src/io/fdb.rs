@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -30,7 +31,12 @@ pub enum Port {
 struct Row {
     entry: Entry,
     lifetime: Lifetime,
+    /// How long ago a frame was last sent by it, or learned to be from there.
+    idle: Option<Duration>,
 }
+
+/// The unit of the kernel's ages: `USER_HZ` is 100 on every architecture that Rust's Linux targets know.
+const TICK: Duration = Duration::from_millis(10);
 
 /// How an entry came and how it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +136,7 @@ async fn dump(kernel: &Kernel, name: &str, index: u32, port: u16) -> Result<Vec<
 }
 
 fn row(message: &NeighbourMessage, port: u16) -> Option<Row> {
-    let mut mac = None;
+    let (mut mac, mut idle) = (None, None);
     let mut to = Destination { address: Ipv4Addr::UNSPECIFIED.into(), port, vni: None, interface: None };
     for attribute in &message.attributes {
         match attribute {
@@ -138,6 +144,7 @@ fn row(message: &NeighbourMessage, port: u16) -> Option<Row> {
             NeighbourAttribute::Destination(address) => to.address = address_of(address)?,
             NeighbourAttribute::Port(other) => to.port = *other,
             NeighbourAttribute::Vni(vni) => to.vni = Some(*vni),
+            NeighbourAttribute::CacheInfo(ages) => idle = Some(TICK * ages.used),
             NeighbourAttribute::IfIndex(interface) => to.interface = Some(*interface),
             // Only means anything on bridges that filter VLANs, which ours does not.
             NeighbourAttribute::Vlan(_) => return None,
@@ -154,7 +161,7 @@ fn row(message: &NeighbourMessage, port: u16) -> Option<Row> {
         Lifetime::Dynamic
     };
     let entry = if of_device { Entry::Device(mac?, to) } else { Entry::Bridge(mac?) };
-    Some(Row { entry, lifetime })
+    Some(Row { entry, lifetime, idle })
 }
 
 /// The library leaves the address of a bridge's message unread: its length tells what it is.
@@ -193,6 +200,25 @@ impl Fastpath {
             }
         }
         Ok(macs)
+    }
+
+    /// The hosts that frames were sent to, or came from, by VXLAN within this time.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn carried(&self, within: Duration) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut hosts = BTreeSet::new();
+        for underlay in Underlay::ALL {
+            let Some(device) = self.vxlan_device(underlay).await? else { continue };
+            for row in dump(&self.kernel, &device.name, device.index, device.port).await? {
+                let recent = row.idle.is_some_and(|idle| idle <= within);
+                // Of the lasting entries only probes make use.
+                if let (Entry::Device(_, to), Lifetime::Dynamic, true) = (row.entry, row.lifetime, recent) {
+                    hosts.insert(to.address);
+                }
+            }
+        }
+        Ok(hosts)
     }
 
     /// Sends frames for these addresses another way from now on, without a moment in which they would go nowhere.

@@ -99,6 +99,9 @@ pub struct Peer {
     pub via: Option<String>,
     /// The peer names it is linked with.
     pub links: Vec<String>,
+    /// Its session is lost, and the kernel goes on as if it were there: its router may only be restarting.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// The addresses.

@@ -59,7 +59,7 @@ fn without_router(error: &ApiError, socket: &Path, places: &Places) -> Result<Ve
         permission(),
         state(&places.state_dir),
     ];
-    lines.extend(host::Places { listen: None, ports, sleeve: true }.free_lines());
+    lines.extend(host::Places { listen: None, ports, sleeve: true, fastpath: false }.free_lines());
     lines.push(host::clock_line());
     Ok(lines)
 }

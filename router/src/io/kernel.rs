@@ -23,7 +23,7 @@ use weft_gossip::PeerName;
 use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
 use crate::node::{CallId, Inspection, KernelReport, Picture};
-use crate::overlay::KernelWish;
+use crate::overlay::{self, KernelWish};
 use lines::facts_lines;
 use watch::{Change, Watch};
 
@@ -35,6 +35,9 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// After a convergence that failed the next is tried.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How often it is asked who carries data, where there are many peers, and what counts as lately.
+const CARRIED: Duration = Duration::from_secs(5);
 
 /// How long the data half may take to say what it has learned behind a peer; it takes microseconds.
 const LEARNED: Duration = Duration::from_secs(1);
@@ -142,6 +145,9 @@ pub fn spawn(
         next: None,
         outbox,
         look_at: Instant::now(),
+        ask_at: Instant::now(),
+        ready: None,
+        stands: None,
     };
     tokio::spawn(task.run());
     (jobs, news)
@@ -157,6 +163,12 @@ struct Task {
     next: Option<Job>,
     outbox: mpsc::Sender<News>,
     look_at: Instant,
+    /// When to ask who carries data.
+    ask_at: Instant,
+    /// Whether VXLAN stands, as it was last told; None: not wanted or not tried.
+    ready: Option<Result<(), String>>,
+    /// What the last look has left standing; None: something has changed since, or it was not all that was wanted.
+    stands: Option<Desired>,
 }
 
 impl Task {
@@ -178,6 +190,10 @@ impl Task {
                         self.look().await;
                         continue;
                     }
+                    () = sleep_until(self.ask_at), if self.picture.wish.remotes.len() > overlay::FEW => {
+                        self.ask_who_carries().await;
+                        continue;
+                    }
                 },
             };
             // After the teardown nothing is looked at again: that would bring back what was torn down.
@@ -192,8 +208,10 @@ impl Task {
     async fn carry_out(&mut self, job: Job) {
         match job {
             Job::Converge(_) | Job::Fastpath(_) => {
-                self.wish(job);
-                self.look().await;
+                let entries = self.wish(job);
+                if !(entries && self.change_entries().await) {
+                    self.look().await;
+                }
             }
             Job::Move { peer, address, job, to } => {
                 if let Err(error) = self.move_macs(peer, address, to).await {
@@ -225,12 +243,12 @@ impl Task {
         }
     }
 
-    /// Takes a wish over, and those that wait right behind it.
-    fn wish(&mut self, first: Job) {
-        let mut job = first;
+    /// Takes a wish over, and those that wait right behind it; whether all were about entries.
+    fn wish(&mut self, first: Job) -> bool {
+        let (mut job, mut entries) = (first, true);
         loop {
             match job {
-                Job::Converge(desired) => self.picture.desired = *desired,
+                Job::Converge(desired) => (self.picture.desired, entries) = (*desired, false),
                 Job::Fastpath(wish) => self.picture.wish = wish,
                 job @ (Job::Move { .. }
                 | Job::Attach(..)
@@ -239,14 +257,29 @@ impl Task {
                 | Job::Inspect(..)
                 | Job::Teardown(_)) => {
                     self.next = Some(job);
-                    return;
+                    return entries;
                 }
             }
             match self.inbox.try_recv() {
                 Ok(next) => job = next,
-                Err(_) => return,
+                Err(_) => return entries,
             }
         }
+    }
+
+    /// Carries a wish out that changes entries only, without looking at all that stands; whether that was possible.
+    /// The monitor tells of these changes too, and the look that follows confirms them.
+    async fn change_entries(&mut self) -> bool {
+        let Some(before) = self.stands.take() else { return false };
+        let filter = self.picture.filter();
+        let after = self.picture.desired(true);
+        if filter.is_none() || self.fastpath.converge_filter(filter.as_ref()).is_err() {
+            return false;
+        }
+        let Ok(Some(_)) = self.fastpath.converge_entries(&before, &after).await else { return false };
+        self.stands = Some(after);
+        self.tell(News::Report(KernelReport::Applied(self.picture.wish.serial))).await;
+        true
     }
 
     /// Moves the addresses behind a peer in the tables of bridge and VXLAN device.
@@ -278,6 +311,14 @@ impl Task {
         }
     }
 
+    /// Each end has to know itself which of its links carry data: they are probed more often.
+    async fn ask_who_carries(&mut self) {
+        self.ask_at = Instant::now() + CARRIED;
+        if let Ok(hosts) = self.fastpath.carried(CARRIED).await {
+            self.tell(News::Report(KernelReport::Carried(hosts))).await;
+        }
+    }
+
     async fn tear_down(&mut self, call: CallId) {
         let done = self.fastpath.teardown().await;
         let errors = done.errors.iter().map(ToString::to_string).collect();
@@ -285,6 +326,7 @@ impl Task {
     }
 
     async fn look_again(&mut self, change: Change) {
+        self.stands = None;
         match change {
             Change::Links => self.look().await,
             // Others change their own tables all the time: that alone is no reason to list every link.
@@ -301,6 +343,7 @@ impl Task {
         let serial = self.picture.wish.serial;
         let Brought { bridge, fastpath } = bring(&mut self.fastpath, &self.picture).await;
         let whole = bridge.is_ok() && !matches!(fastpath, Some(Err(_)));
+        self.stands = (whole && fastpath.is_some()).then(|| self.picture.desired(true));
         self.look_at = Instant::now() + if whole { QUIET } else { RETRY };
         if let Err(error) = &bridge {
             tracing::warn!(%error, "the kernel is not as it should be");
@@ -309,6 +352,7 @@ impl Task {
         self.tell(News::Report(KernelReport::Converged(stands))).await;
         if let Some(ready) = fastpath {
             let applied = ready.is_ok();
+            self.ready = Some(ready.clone());
             self.tell(News::Report(KernelReport::Fastpath(ready))).await;
             if applied {
                 self.tell(News::Report(KernelReport::Applied(serial))).await;
@@ -354,12 +398,25 @@ impl Task {
             )],
         };
         lines.extend(self.places.held_lines());
+        lines.extend(self.fastpath_line());
         // That netlink does not answer was said above.
         if let Ok(underlay) = self.fastpath.underlay_mtu(peers).await {
             lines.push(host::mtu_line(self.picture.desired.mtu, underlay));
         }
         lines.push(host::clock_line());
         lines
+    }
+
+    fn fastpath_line(&self) -> Option<DoctorLine> {
+        let port = self.places.ports.vxlan;
+        Some(match self.ready.as_ref()? {
+            Ok(()) => DoctorLine::fine("fastpath", format!("VXLAN and its filter stand on UDP {port}")),
+            Err(reason) => DoctorLine::error(
+                "fastpath",
+                format!("left out, sleeve carries: {reason}"),
+                "it is tried again by itself; --vxlan-port chooses another port, --no-fastpath leaves it out",
+            ),
+        })
     }
 
     async fn tell(&self, news: News) {

@@ -1,6 +1,8 @@
 //! Every effect the control half can ask for.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
 use weft_api::{ApiError, DoctorLine, Report, Response};
 
 use weft_fastpath::{ContainerLink, Desired, MacAddr};
@@ -90,6 +92,8 @@ pub enum KernelReport {
     Applied(u64),
     /// The MAC addresses of this job were moved, or could not be.
     Moved(PeerName, u64),
+    /// The kernel has lately carried frames to or from these hosts; told only where there are many.
+    Carried(BTreeSet<IpAddr>),
 }
 
 /// Done, and nothing more to say.

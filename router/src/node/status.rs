@@ -1,13 +1,13 @@
 //! Read-only documents: what is going on, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use weft_api::{
     Attachment, AttachmentState, Carrier, Connection, ConnectionState, Counter, Direction, Ipam, IpamState,
     Metrics, Owner, Peer, Report, Response, Status, ThisPeer, Transport,
 };
-use weft_gossip::{ConnectionView, PeerView};
+use weft_gossip::{ConnectionView, PeerName, PeerView};
 
 use super::{CallId, Inspection, Node, Output, counters};
 use crate::{dataplane, ipam};
@@ -25,6 +25,7 @@ impl Node {
     pub fn status(&self, now: Instant) -> Status {
         let ipam = self.ipam_status(now);
         let gives = matches!(ipam.state, IpamState::Ready | IpamState::Off);
+        let held: BTreeSet<PeerName> = self.overlay.held().collect();
         Status {
             version: self.config.version.clone(),
             ready: gives && matches!(self.bridge, Some(Ok(()))),
@@ -37,7 +38,7 @@ impl Node {
             encryption: self.config.encrypted,
             targets: self.mesh.targets().iter().map(ToString::to_string).collect(),
             connections: self.connections(now),
-            peers: self.mesh.peers().map(|view| peer(&view)).collect(),
+            peers: self.mesh.peers().map(|view| peer(&view, held.contains(&view.name))).collect(),
             ipam,
             attachments: self.attachments.iter().map(attachment).collect(),
             exposed: self.exposed.iter().flat_map(|e| &e.addresses).map(ToString::to_string).collect(),
@@ -143,7 +144,7 @@ impl Node {
         }
     }
 
-    fn split_reason(&self, peers: &[weft_gossip::PeerName]) -> String {
+    fn split_reason(&self, peers: &[PeerName]) -> String {
         let names: Vec<String> = peers.iter().map(|peer| self.nickname(*peer)).collect();
         format!(
             "seeded apart from {}: no frame crosses; run `weft reset` on every host of the cluster to give up and launch it again",
@@ -151,14 +152,14 @@ impl Node {
         )
     }
 
-    fn nickname(&self, peer: weft_gossip::PeerName) -> String {
+    fn nickname(&self, peer: PeerName) -> String {
         if peer == self.config.me {
             return self.config.nickname.clone();
         }
         self.nicknames.get(&peer).cloned().unwrap_or_else(|| peer.to_string())
     }
 
-    fn owner(&self, name: weft_gossip::PeerName, addresses: u64) -> Owner {
+    fn owner(&self, name: PeerName, addresses: u64) -> Owner {
         let reachable = name == self.config.me || self.mesh.peers().any(|v| v.name == name && v.reachable);
         Owner { peer: name.to_string(), nickname: self.nickname(name), addresses, reachable }
     }
@@ -223,7 +224,7 @@ impl Node {
     }
 }
 
-fn peer(view: &PeerView) -> Peer {
+fn peer(view: &PeerView, held: bool) -> Peer {
     Peer {
         name: view.name.to_string(),
         nickname: view.nickname.clone(),
@@ -232,6 +233,7 @@ fn peer(view: &PeerView) -> Peer {
         hops: view.hops,
         via: view.via.filter(|via| *via != view.name).map(|via| via.to_string()),
         links: view.links.iter().map(ToString::to_string).collect(),
+        held,
     }
 }
 

@@ -105,7 +105,8 @@ impl Neighbour {
         let changed = self.carrier != carrier;
         if changed || self.reason != reason {
             let (peer, nickname) = (self.peer, &self.nickname);
-            tracing::info!(%peer, nickname, carrier = ?carrier, %reason, "carrier");
+            let carrier = carrier.unwrap_or_default();
+            tracing::info!(%peer, nickname, %carrier, %reason, "carrier");
         }
         (self.carrier, self.reason) = (carrier, reason);
         if changed {

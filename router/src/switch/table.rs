@@ -1,6 +1,8 @@
 //! The forwarding table: what the control half learned about the mesh, ready to be looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
 use weft_gossip::PeerName;
 
 /// What carries frames to a direct neighbour.
@@ -14,6 +16,16 @@ pub enum Carrier {
     Sleeve,
     /// The kernel, by VXLAN.
     Fastpath,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Sleeve => "sleeve",
+            Self::Fastpath => "fastpath",
+        })
+    }
 }
 
 /// Made by the control half, replaced as a whole, never changed.

@@ -141,7 +141,7 @@ pub(super) fn peers(status: &Status) -> String {
                 peer.via.as_ref().map_or_else(nothing, nickname),
                 peer.links.len().to_string(),
             ],
-            None,
+            peer.held.then(|| "its router is silent; what the kernel carries to it goes on".to_owned()),
         );
     }
     table.render()

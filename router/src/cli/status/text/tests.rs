@@ -50,6 +50,7 @@ fn status() -> Status {
         hops: Some(1),
         via: None,
         links: vec!["8c1f0a3be27d9954".to_owned()],
+        held: false,
     };
     let far =
         Peer { hops: Some(2), via: Some("1111222233334444".to_owned()), ..peer("5555666677778888", "host5") };
@@ -199,7 +200,7 @@ fn the_document_has_the_keys_of_the_contract() {
     assert_eq!(document["connections"][2]["carrier"], serde_json::Value::Null);
     assert_eq!(document["connections"][0]["carrier"], "sleeve");
     assert_eq!(document["connections"][1]["direction"], "inbound");
-    assert_eq!(keys(&document["peers"][0]), "hops links name nickname reachable site via");
+    assert_eq!(keys(&document["peers"][0]), "held hops links name nickname reachable site via");
     assert_eq!(keys(&document["ipam"]), "owned owners range reason state used");
     assert_eq!(keys(&document["ipam"]["owners"][0]), "addresses nickname peer reachable");
     assert_eq!(keys(&document["attachments"][0]), "addresses id interface mac netns state");
