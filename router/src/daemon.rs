@@ -230,6 +230,7 @@ impl Daemon {
             }
             KernelJob::Detach(key) => Job::Detach(key),
             KernelJob::SetPort(key, up) => Job::SetPort(key, up),
+            KernelJob::Fence(call) => Job::Fence(call),
             KernelJob::Fastpath(wish) => Job::Fastpath(wish),
             KernelJob::MoveMacs { peer, address, job, to } => {
                 Job::Move { peer, address, job, to: self.way(peer, to) }

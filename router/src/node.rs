@@ -261,6 +261,7 @@ impl Node {
         match report {
             KernelReport::Converged(result) => self.bridge = Some(result),
             KernelReport::Attached(call, result) => self.attached(call, result, now),
+            KernelReport::Fenced(call) => self.outputs.push_back(Output::Reply(call, Ok(output::done()))),
             KernelReport::Fastpath(ready) => self.overlay.handle_kernel_ready(ready, now),
             KernelReport::Applied(serial) => self.overlay.handle_applied(serial, now),
             KernelReport::Moved(peer, job) => self.overlay.handle_moved(peer, job, now),
@@ -279,8 +280,10 @@ impl Node {
             }
             Err(error) => {
                 tracing::error!(%error, "the state cannot be written; nothing is promised until it can");
-                let waits =
-                    |held: &Held| matches!(held, Held::Reply(..) | Held::Kernel(KernelJob::Attach(..)));
+                let waits = |held: &Held| {
+                    let answers = matches!(held, Held::Kernel(KernelJob::Attach(..) | KernelJob::Fence(_)));
+                    answers || matches!(held, Held::Reply(..))
+                };
                 for held in self.durability.failed(now, waits) {
                     self.refuse_undurable(held, &error, now);
                 }

@@ -66,6 +66,8 @@ pub enum Job {
     Detach(LinkKey),
     /// Take the port of a container link down, or up again.
     SetPort(LinkKey, bool),
+    /// Say that everything before it is done.
+    Fence(CallId),
     /// Add what only the host can tell and answer the call.
     /// The addresses are the peers': towards them the underlay is measured.
     Inspect(CallId, Inspection, Vec<IpAddr>),
@@ -235,6 +237,7 @@ impl Task {
                     tracing::warn!(id = key.id, ifname = key.ifname, up, %error, "cannot switch a port");
                 }
             }
+            Job::Fence(call) => self.tell(News::Report(KernelReport::Fenced(call))).await,
             Job::Inspect(call, inspection, peers) => {
                 let result = self.inspect(inspection, &peers).await;
                 self.tell(News::Inspected(call, result)).await;
@@ -254,6 +257,7 @@ impl Task {
                 | Job::Attach(..)
                 | Job::Detach(_)
                 | Job::SetPort(..)
+                | Job::Fence(_)
                 | Job::Inspect(..)
                 | Job::Teardown(_)) => {
                     self.next = Some(job);

@@ -196,7 +196,9 @@ impl Node {
     pub(super) fn refuse_undurable(&mut self, held: Held, error: &str, now: Instant) {
         let refusal = ApiError::not_now(format!("the state cannot be written: {error}"));
         match held {
-            Held::Reply(call, _) => self.outputs.push_back(super::Output::Reply(call, Err(refusal))),
+            Held::Reply(call, _) | Held::Kernel(KernelJob::Fence(call)) => {
+                self.outputs.push_back(super::Output::Reply(call, Err(refusal)))
+            }
             Held::Kernel(KernelJob::Attach(call, _)) => {
                 if let Some(attaching) = self.attaching.remove(&call) {
                     self.drop_attachment(&attaching.key, now);
@@ -213,7 +215,8 @@ impl Node {
             self.drop_attachment(&key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key)), now);
         }
-        self.reply(call, Ok(done()), now);
+        self.converge(now);
+        self.hold(Held::Kernel(KernelJob::Fence(call)), now);
     }
 
     /// Which of our links stand in the kernel now: an attachment whose namespace vanished is given up, and
@@ -236,6 +239,7 @@ impl Node {
             tracing::info!(id = key.id, ifname = key.ifname, "container link is gone: addresses released");
             self.drop_attachment(&key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key)), now);
+            self.converge(now);
         }
         self.settle(now);
     }

@@ -64,6 +64,8 @@ pub enum KernelJob {
     Detach(LinkKey),
     /// Take the port of an attachment in conflict down, or up again.
     SetPort(LinkKey, bool),
+    /// Nothing by itself: everything asked for before it has been done or tried; answered with [`KernelReport::Fenced`].
+    Fence(CallId),
     /// Bring VXLAN's entries and the source filter to this state; answered with [`KernelReport::Applied`].
     Fastpath(KernelWish),
     /// Move the MAC addresses behind a peer to the other port; answered with [`KernelReport::Moved`].
@@ -86,6 +88,8 @@ pub enum KernelReport {
     Converged(Result<(), String>),
     /// The container link stands, or why not; nothing of it is left in that case.
     Attached(CallId, Result<(), String>),
+    /// What was asked for before the fence of this call has been done.
+    Fenced(CallId),
     /// Fastpath is possible on this host, or why not.
     Fastpath(Result<(), String>),
     /// The fastpath wish with this number, and so all before it, is in force.

@@ -22,6 +22,7 @@ fn words(outputs: &[Output]) -> Vec<&'static str> {
         Output::Kernel(KernelJob::Attach(..)) => Some("attach"),
         Output::Kernel(KernelJob::Detach(_)) => Some("detach"),
         Output::Kernel(KernelJob::SetPort(..)) => Some("port"),
+        Output::Kernel(KernelJob::Fence(_)) => Some("fence"),
         Output::Reply(_, Ok(_)) => Some("yes"),
         Output::Reply(_, Err(_)) => Some("no"),
         Output::Leave(_) => Some("leave"),
