@@ -11,19 +11,51 @@
 //! one transaction, so there is no moment without a filter.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::names::BridgeName;
+use crate::table::{Family, Place};
 
-mod change;
 mod rules;
-mod table;
 
-pub use change::FilterChange;
-pub(crate) use rules::VXLAN;
-pub use table::{
-    Base, Chain, Count, Dropped, Element, Expression, FilterState, Header, Key, Meta, Rule, Set, Table,
+/// What changes of the filter are: those of its table.
+pub use crate::table::TableChange as FilterChange;
+pub use crate::table::{
+    Base, Chain, Count, Element, Expression, Header, Key, Meta, Rule, Set, Table, TableState,
 };
+
+/// What the filter is to people.
+const WHAT: &str = "source filter";
+
+/// What stands of the filter, and what it has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FilterState {
+    /// The table; None: there is none.
+    pub table: Option<Table>,
+    /// What it has dropped since it was last written as a whole.
+    pub dropped: Dropped,
+}
+
+/// How much was dropped, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// VXLAN that came from no peer, on an interface of ours, or to another address than ours.
+    pub vxlan: Count,
+    /// What came from our bridge and wanted to a port of the mesh.
+    pub mesh: Count,
+}
+
+impl From<TableState> for FilterState {
+    fn from(state: TableState) -> Self {
+        let mut dropped = Dropped::default();
+        for ((chain, _), count) in &state.counts {
+            let sum = if chain == rules::VXLAN { &mut dropped.vxlan } else { &mut dropped.mesh };
+            *sum = sum.plus(*count);
+        }
+        Self { table: state.table, dropped }
+    }
+}
 
 /// What the source filter must let through and what not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,40 +97,34 @@ impl Filter {
     }
 }
 
-/// The name of the nftables table (family `inet`) that holds the filter of a bridge.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VXLAN on port {} from {} peers", self.vxlan_port, self.sources.len())?;
+        match self.probes.len() {
+            0 => Ok(()),
+            probes => write!(f, ", probes from {probes} more"),
+        }
+    }
+}
+
+/// Where the filter of a bridge stands.
+pub fn place(bridge: &BridgeName) -> Place {
+    Place { family: Family::Inet, name: table_name(bridge), what: WHAT }
+}
+
+/// What our nftables tables for a bridge are called, whatever they see.
 pub fn table_name(bridge: &BridgeName) -> String {
     format!("weft-{bridge}")
 }
 
 /// The changes that make the filter what is wanted (None: that there is none); empty when it is.
 pub fn plan_filter(desired: Option<&Filter>, actual: &FilterState) -> Vec<FilterChange> {
-    match (desired, &actual.table) {
-        (None, None) => Vec::new(),
-        (None, Some(_)) => vec![FilterChange::Delete],
-        (Some(filter), None) => vec![FilterChange::Create { filter: filter.clone() }],
-        (Some(filter), Some(found)) => refine(filter, found),
-    }
+    plan_table(desired, actual.table.as_ref())
 }
 
-fn refine(filter: &Filter, found: &Table) -> Vec<FilterChange> {
-    let wanted = filter.table();
-    if let Some(why) = found.difference(&wanted) {
-        return vec![FilterChange::Replace { filter: filter.clone(), why }];
-    }
-    let mut changes = Vec::new();
-    for (name, wanted) in &wanted.sets {
-        let Some(found) = found.sets.get(name) else { continue };
-        let set = name.clone();
-        let elements: BTreeSet<Element> = found.elements.difference(&wanted.elements).cloned().collect();
-        if !elements.is_empty() {
-            changes.push(FilterChange::Remove { set: set.clone(), elements });
-        }
-        let elements: BTreeSet<Element> = wanted.elements.difference(&found.elements).cloned().collect();
-        if !elements.is_empty() {
-            changes.push(FilterChange::Add { set, elements });
-        }
-    }
-    changes
+pub(crate) fn plan_table(desired: Option<&Filter>, found: Option<&Table>) -> Vec<FilterChange> {
+    let wanted = desired.map(|filter| (filter.table(), filter.to_string()));
+    Table::plan(wanted.as_ref().map(|(table, summary)| (table, summary.as_str())), found, WHAT)
 }
 
 #[cfg(test)]

@@ -11,11 +11,13 @@ mod facts;
 mod fdb;
 mod inside;
 mod kernel;
+mod legacy;
 mod monitor;
 mod nft;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod observe;
 mod offload;
+mod policy;
 mod probe;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod routes;
@@ -31,17 +33,20 @@ use crate::change::Change;
 use crate::container::{Attached, ContainerLink, StandingLink};
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::filter::table_name;
+use crate::filter;
 use crate::link::{Flag, Owner};
 use crate::mac::MacAddr;
 use crate::names::{BridgeName, PortId, Role};
 use crate::plan;
+use crate::policy::{self as rules, Policy, PolicyChange};
+use crate::table::TableChange;
 use crate::vxlan::Underlay;
 use kernel::Kernel;
-use nft::Nft;
+use nft::{Foreign, Nft};
 
 pub use fdb::Port;
 pub use monitor::Monitor;
+pub use policy::PolicyReport;
 pub use probe::{Probe, ProbeSocket};
 pub use routes::HostRoute;
 
@@ -52,7 +57,10 @@ const ROUNDS: usize = 4;
 pub struct Fastpath {
     bridge: BridgeName,
     kernel: Kernel,
-    nft: Nft,
+    filter: Nft,
+    masquerade: Nft,
+    lock: Nft,
+    forward: Foreign,
 }
 
 /// What converging did.
@@ -71,7 +79,7 @@ pub struct Report {
 /// What tearing down did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Teardown {
-    /// The interfaces that were removed, and `nftables table …` when there was one.
+    /// The interfaces that were removed, each `nftables table …`, and each rule in a chain of others.
     pub removed: Vec<String>,
     /// What could not be removed, and why.
     pub errors: Vec<Error>,
@@ -83,7 +91,14 @@ impl Fastpath {
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn new(bridge: BridgeName) -> Result<Self, Error> {
-        Ok(Self { nft: Nft::open(&bridge), kernel: Kernel::open()?, bridge })
+        Ok(Self {
+            kernel: Kernel::open()?,
+            filter: Nft::open(filter::place(&bridge)),
+            masquerade: Nft::open(rules::masquerade_place(&bridge)),
+            lock: Nft::open(rules::lock_place(&bridge)),
+            forward: Foreign::open(rules::mark(&bridge)),
+            bridge,
+        })
     }
 
     /// The bridge this is about.
@@ -258,7 +273,7 @@ impl Fastpath {
         apply::apply(&self.kernel, &Change::Set { link: link.host_end, flag: Flag::Up, on: up }).await
     }
 
-    /// Removes every interface of ours and then the source filter, going on past errors.
+    /// Removes every interface of ours, and then what we have in the host's firewall, going on past errors.
     pub async fn teardown(&mut self) -> Teardown {
         let mut done = Teardown::default();
         let ours = self.observe().await.map(|actual| actual.ours(&self.bridge));
@@ -273,11 +288,26 @@ impl Fastpath {
         }
         // Only now: as long as a VXLAN device stands, nobody else is to speak to it.
         match self.teardown_filter() {
-            Ok(true) => done.removed.push(format!("nftables table {}", table_name(&self.bridge))),
+            Ok(true) => done.removed.push(self.filter.place().to_string()),
             Ok(false) => {}
             Err(error) => done.errors.push(error),
         }
+        self.teardown_policy(&mut done).await;
         done
+    }
+
+    async fn teardown_policy(&mut self, done: &mut Teardown) {
+        let report = self.converge_policy(&Policy::default()).await;
+        for change in report.changes {
+            done.removed.push(match change {
+                PolicyChange::Table(TableChange::Delete { what }) if what == self.lock.place().what => {
+                    self.lock.place().to_string()
+                }
+                PolicyChange::Table(_) => self.masquerade.place().to_string(),
+                PolicyChange::Forward(change) => format!("rule in the FORWARD chain of {}", change.backend()),
+            });
+        }
+        done.errors.extend(report.unmet);
     }
 
     /// A list that is made while links come and go may leave one out, so what is missed is asked for by name.

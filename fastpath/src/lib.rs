@@ -11,6 +11,8 @@
 //! vxlan                              the kernel's own carrier: devices, remotes, forwarding entries
 //! support error container            what a host can do; what went wrong; what an attachment asks
 //! filter                             who may speak VXLAN to us: the same four words for one nftables table
+//! policy                             masquerade, port lock and FORWARD: what containers need, what they may not
+//! table                              nftables in our words: a table as wanted and as found, and the way between
 //! io                                 netlink, ioctl and /proc/sys: look, apply, attach, watch
 //! ```
 
@@ -25,7 +27,9 @@ pub mod link;
 pub mod mac;
 pub mod names;
 pub mod plan;
+pub mod policy;
 pub mod support;
+pub mod table;
 pub mod vxlan;
 
 pub use actual::Actual;
@@ -34,9 +38,10 @@ pub use container::{Attached, ContainerLink, DefaultRoute, StandingLink};
 pub use desired::{ContainerPort, Desired, Sleeve};
 pub use error::Error;
 pub use filter::{Filter, FilterChange, FilterState, plan_filter};
-pub use io::{Fastpath, HostRoute, Monitor, Port, Probe, ProbeSocket, Report, Teardown};
+pub use io::{Fastpath, HostRoute, Monitor, PolicyReport, Port, Probe, ProbeSocket, Report, Teardown};
 pub use mac::MacAddr;
 pub use names::{BridgeName, PortId};
 pub use plan::{missing, obstacles, plan, plan_entries};
+pub use policy::{Lock, Masquerade, Policy, PolicyChange, PolicyState, plan_policy};
 pub use support::{Facts, Release};
 pub use vxlan::{Remote, RemoteId, Underlay, Vxlan};

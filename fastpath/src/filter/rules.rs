@@ -48,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Filter;
-use super::table::{Base, Chain, Element, Expression, Header, Key, Meta, Rule, Set, Table};
+use crate::table::{Base, Chain, Element, Expression, Header, Key, Meta, Rule, Set, Table};
 use crate::vxlan::PROBE_ETHERTYPE;
 
 /// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
@@ -72,7 +72,7 @@ const SOURCES6: &str = "sources6";
 const PROBES4: &str = "probes4";
 const PROBES6: &str = "probes6";
 /// The chain that judges VXLAN.
-pub(crate) const VXLAN: &str = "vxlan";
+pub(super) const VXLAN: &str = "vxlan";
 
 /// Where the Ethernet type of a frame in VXLAN lies, from the UDP header on.
 const INNER_TYPE: u32 = 8 + 8 + 12;

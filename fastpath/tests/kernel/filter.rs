@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use weft_fastpath::{BridgeName, Fastpath, Filter, FilterChange, FilterState};
+use weft_fastpath::{BridgeName, Fastpath, Filter, FilterChange, FilterState, plan_filter};
 
 use crate::world::{Namespace, fastpath};
 
@@ -139,8 +139,8 @@ fn what_was_written_is_found_as_it_was_wanted_and_a_restart_changes_nothing() {
             let filter = Filter { destination, ..filter() };
             let mut fastpath = fastpath();
             assert_eq!(fastpath.observe_filter().unwrap(), FilterState::default());
-            let create = FilterChange::Create { filter: filter.clone() };
-            assert_eq!(fastpath.converge_filter(Some(&filter)).unwrap(), [create]);
+            let create = plan_filter(Some(&filter), &FilterState::default());
+            assert_eq!(fastpath.converge_filter(Some(&filter)).unwrap(), create);
             assert_eq!(fastpath.converge_filter(Some(&filter)).unwrap(), []);
             assert_eq!(fastpath.observe_filter().unwrap().table, Some(filter.table()));
 
@@ -247,6 +247,7 @@ fn a_transaction_that_is_refused_in_part_changes_nothing_and_says_what_was_refus
         converge(Some(&filter()));
         let before = nft("-a list ruleset");
         let element = |set: &str| FilterChange::Add {
+            what: "source filter",
             set: set.to_owned(),
             elements: BTreeSet::from([weft_fastpath::filter::Element::Address(ip("192.0.2.9"))]),
         };

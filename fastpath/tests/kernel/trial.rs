@@ -107,7 +107,7 @@ fn tearing_down_takes_the_filter_too_and_says_so() {
         assert_eq!(lines, ["delete the source filter"]);
         let done = fastpath().teardown().await;
         assert_eq!(done.errors, []);
-        assert_eq!(done.removed.last().map(String::as_str), Some("nftables table weft-weft"));
+        assert_eq!(done.removed.last().map(String::as_str), Some("nftables table inet weft-weft"));
         assert_eq!(fastpath().plan_filter(None).unwrap(), [], "none is left");
         assert_eq!(fastpath().teardown().await, weft_fastpath::Teardown::default());
     });

@@ -1,6 +1,6 @@
-//! Changes to the filter as one nfnetlink transaction.
+//! Changes to a table as one nfnetlink transaction.
 //!
-//! Everything between "begin" and "end" happens, or nothing does. A whole filter is written as
+//! Everything between "begin" and "end" happens, or nothing does. A whole table is written as
 //! add table, delete table, add table and all that is in it: right whether one stands or not, and at no moment is
 //! there none. Each message has a label, so that a refusal says what was refused.
 
@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use super::number::*;
 use super::wire::{Attributes, Head, Writer};
-use crate::filter::{Base, Chain, Element, Expression, FilterChange, Header, Key, Meta, Rule, Set, Table};
+use crate::table::{
+    Base, Chain, Element, Expression, Family, Header, Key, Meta, Place, Rule, Set, Table, TableChange,
+};
 
 /// How many elements go into one message: an attribute has at most 64 KiB, an element of ours some 32 bytes.
 const CHUNK: usize = 1000;
@@ -24,25 +26,22 @@ const APPEND: u16 = 0x800;
 /// A transaction to be sent.
 pub(super) struct Batch<'a> {
     writer: Writer,
-    table: &'a str,
+    place: &'a Place,
     /// What each message is about.
     labels: Vec<String>,
 }
 
 impl<'a> Batch<'a> {
-    /// Writes the transaction.
-    pub(super) fn new(table: &'a str, changes: &[FilterChange]) -> Self {
-        let mut batch = Self { writer: Writer::default(), table, labels: Vec::new() };
+    /// Begins a transaction about one table.
+    pub(super) fn new(place: &'a Place) -> Self {
+        let mut batch = Self { writer: Writer::default(), place, labels: Vec::new() };
         batch.frame(NFNL_MSG_BATCH_BEGIN);
-        for change in changes {
-            batch.change(change);
-        }
-        batch.frame(NFNL_MSG_BATCH_END);
         batch
     }
 
-    /// The messages, and what each is about: "begin" first and "end" last; those between are acknowledged.
-    pub(super) fn into_parts(self) -> (Writer, Vec<String>) {
+    /// Ends it: the messages, and what each is about; "begin" first and "end" last, those between acknowledged.
+    pub(super) fn into_parts(mut self) -> (Writer, Vec<String>) {
+        self.frame(NFNL_MSG_BATCH_END);
         (self.writer, self.labels)
     }
 
@@ -55,39 +54,40 @@ impl<'a> Batch<'a> {
     fn message(&mut self, label: String, kind: u16, flags: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
         self.labels.push(label);
         let (kind, flags) = (SUBSYSTEM << 8 | kind, flags | REQUEST | ACK);
-        self.writer.message(&Head { kind, flags, family: NFPROTO_INET, resource: 0 }, fill);
+        let family = family(self.place.family);
+        self.writer.message(&Head { kind, flags, family, resource: 0 }, fill);
     }
 
-    fn change(&mut self, change: &FilterChange) {
+    /// Appends a change to a table of ours.
+    pub(super) fn change(&mut self, change: &TableChange) {
         match change {
-            FilterChange::Create { filter } | FilterChange::Replace { filter, .. } => {
-                let table = filter.table();
-                self.add_table(&table);
+            TableChange::Create { table, .. } | TableChange::Replace { table, .. } => {
+                self.add_table(table);
                 self.delete_table();
-                self.add_table(&table);
-                self.contents(&table);
+                self.add_table(table);
+                self.contents(table);
             }
-            FilterChange::Add { set, elements } => {
+            TableChange::Add { set, elements, .. } => {
                 self.elements(NFT_MSG_NEWSETELEM, CREATE, set, elements.iter());
             }
-            FilterChange::Remove { set, elements } => {
+            TableChange::Remove { set, elements, .. } => {
                 self.elements(NFT_MSG_DELSETELEM, 0, set, elements.iter());
             }
-            FilterChange::Delete => self.delete_table(),
+            TableChange::Delete { .. } => self.delete_table(),
         }
     }
 
     fn add_table(&mut self, table: &Table) {
-        let name = self.table;
+        let Place { name, what, .. } = self.place;
         self.message("table".to_owned(), NFT_MSG_NEWTABLE, CREATE, |message| {
             message.text(NFTA_TABLE_NAME, name);
             message.number(NFTA_TABLE_FLAGS, table.flags);
-            message.put(NFTA_TABLE_USERDATA, &comment("the source filter of weft"));
+            message.put(NFTA_TABLE_USERDATA, &comment(&format!("the {what} of weft")));
         });
     }
 
     fn delete_table(&mut self) {
-        let name = self.table;
+        let name = &self.place.name;
         self.message("table".to_owned(), NFT_MSG_DELTABLE, 0, |message| message.text(NFTA_TABLE_NAME, name));
     }
 
@@ -111,7 +111,7 @@ impl<'a> Batch<'a> {
 
     fn set(&mut self, id: u32, name: &str, set: &Set) {
         let Some((kind, length, order)) = key(set.key) else { return };
-        let table = self.table;
+        let table = &self.place.name;
         self.message(format!("set {name}"), NFT_MSG_NEWSET, CREATE, |message| {
             message.text(NFTA_SET_TABLE, table);
             message.text(NFTA_SET_NAME, name);
@@ -124,7 +124,7 @@ impl<'a> Batch<'a> {
     }
 
     fn chain(&mut self, name: &str, chain: &Chain) {
-        let table = self.table;
+        let table = &self.place.name;
         self.message(format!("chain {name}"), NFT_MSG_NEWCHAIN, CREATE, |message| {
             message.text(NFTA_CHAIN_TABLE, table);
             message.text(NFTA_CHAIN_NAME, name);
@@ -139,8 +139,27 @@ impl<'a> Batch<'a> {
     }
 
     fn rule(&mut self, chain: &str, rule: &Rule) {
-        let table = self.table;
-        self.message(format!("rule of chain {chain}"), NFT_MSG_NEWRULE, CREATE | APPEND, |message| {
+        self.write_rule(chain, rule, CREATE | APPEND);
+    }
+
+    /// Puts a rule before all others of a chain.
+    pub(super) fn insert_rule(&mut self, chain: &str, rule: &Rule) {
+        self.write_rule(chain, rule, CREATE);
+    }
+
+    /// Removes the rule that the kernel has given this handle.
+    pub(super) fn delete_rule(&mut self, chain: &str, handle: u64) {
+        let table = &self.place.name;
+        self.message(format!("rule {handle} of chain {chain}"), NFT_MSG_DELRULE, 0, |message| {
+            message.text(NFTA_RULE_TABLE, table);
+            message.text(NFTA_RULE_CHAIN, chain);
+            message.put(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+        });
+    }
+
+    fn write_rule(&mut self, chain: &str, rule: &Rule, flags: u16) {
+        let table = &self.place.name;
+        self.message(format!("rule of chain {chain}"), NFT_MSG_NEWRULE, flags, |message| {
             message.text(NFTA_RULE_TABLE, table);
             message.text(NFTA_RULE_CHAIN, chain);
             message.nest(NFTA_RULE_EXPRESSIONS, |list| {
@@ -159,7 +178,7 @@ impl<'a> Batch<'a> {
         set: &str,
         elements: impl Iterator<Item = &'e Element>,
     ) {
-        let table = self.table;
+        let table = &self.place.name;
         let keys: Vec<Vec<u8>> = elements.map(bytes).collect();
         for chunk in keys.chunks(CHUNK) {
             self.message(format!("elements of set {set}"), kind, flags, |message| {
@@ -187,26 +206,63 @@ fn expression(into: &mut Attributes<'_>, part: &Expression) {
             data.number(NFTA_META_KEY, meta_key(*meta));
             data.number(NFTA_META_DREG, NFT_REG_1);
         }),
-        Expression::Payload { header, offset, length } => named(into, "payload", &|data| {
-            data.number(NFTA_PAYLOAD_DREG, NFT_REG_1);
-            data.number(NFTA_PAYLOAD_BASE, payload_base(*header));
-            data.number(NFTA_PAYLOAD_OFFSET, *offset);
-            data.number(NFTA_PAYLOAD_LEN, *length);
-        }),
-        Expression::Is(value) => named(into, "cmp", &|data| {
-            data.number(NFTA_CMP_SREG, NFT_REG_1);
-            data.number(NFTA_CMP_OP, NFT_CMP_EQ);
-            data.nest(NFTA_CMP_DATA, |inside| inside.put(NFTA_DATA_VALUE, value));
-        }),
+        Expression::Payload { header, offset, length } => {
+            named(into, "payload", &|data| payload(data, NFT_REG_1, *header, *offset, *length));
+        }
+        Expression::Beside { header, offset, length } => {
+            named(into, "payload", &|data| payload(data, NFT_REG_2, *header, *offset, *length));
+        }
+        Expression::Masked(mask) => named(into, "bitwise", &|data| bitwise(data, mask)),
+        Expression::Is(value) => named(into, "cmp", &|data| compare(data, NFT_CMP_EQ, value)),
+        Expression::IsNot(value) => named(into, "cmp", &|data| compare(data, NFT_CMP_NEQ, value)),
         Expression::In(set) => named(into, "lookup", &|data| lookup(data, set, 0)),
         Expression::NotIn(set) => named(into, "lookup", &|data| lookup(data, set, NFT_LOOKUP_F_INV)),
         Expression::Counter => named(into, "counter", &|_| {}),
         Expression::Drop => named(into, "immediate", &|data| verdict(data, NF_DROP, None)),
         Expression::Accept => named(into, "immediate", &|data| verdict(data, NF_ACCEPT, None)),
         Expression::Goto(chain) => named(into, "immediate", &|data| verdict(data, NFT_GOTO, Some(chain))),
+        Expression::Masquerade => {
+            named(into, "masq", &|data| data.number(NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY));
+        }
+        Expression::Established => named(into, "match", &established),
         // Never wanted; the kernel would refuse the transaction by this name.
         Expression::Other(name) => named(into, name, &|_| {}),
     }
+}
+
+fn payload(data: &mut Attributes<'_>, register: u32, header: Header, offset: u32, length: u32) {
+    data.number(NFTA_PAYLOAD_DREG, register);
+    data.number(NFTA_PAYLOAD_BASE, payload_base(header));
+    data.number(NFTA_PAYLOAD_OFFSET, offset);
+    data.number(NFTA_PAYLOAD_LEN, length);
+}
+
+fn bitwise(data: &mut Attributes<'_>, mask: &[u8]) {
+    data.number(NFTA_BITWISE_SREG, NFT_REG_1);
+    data.number(NFTA_BITWISE_DREG, NFT_REG_1);
+    data.number(NFTA_BITWISE_LEN, u32::try_from(mask.len()).expect("a mask is as long as an address"));
+    data.nest(NFTA_BITWISE_MASK, |inside| inside.put(NFTA_DATA_VALUE, mask));
+    data.nest(NFTA_BITWISE_XOR, |inside| inside.put(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+}
+
+fn compare(data: &mut Attributes<'_>, operation: u32, value: &[u8]) {
+    data.number(NFTA_CMP_SREG, NFT_REG_1);
+    data.number(NFTA_CMP_OP, operation);
+    data.nest(NFTA_CMP_DATA, |inside| inside.put(NFTA_DATA_VALUE, value));
+}
+
+fn established(data: &mut Attributes<'_>) {
+    data.text(NFTA_MATCH_NAME, CONNTRACK);
+    data.number(NFTA_MATCH_REV, CONNTRACK_REVISION);
+    data.put(NFTA_MATCH_INFO, &established_or_related());
+}
+
+/// `struct xt_conntrack_mtinfo3` for "state ESTABLISHED or RELATED" and nothing else.
+pub(super) fn established_or_related() -> [u8; CONNTRACK_LENGTH] {
+    let mut info = [0; CONNTRACK_LENGTH];
+    info[146..148].copy_from_slice(&XT_CONNTRACK_STATE.to_ne_bytes());
+    info[150..152].copy_from_slice(&XT_CONNTRACK_ESTABLISHED_OR_RELATED.to_ne_bytes());
+    info
 }
 
 fn lookup(data: &mut Attributes<'_>, set: &str, flags: u32) {
@@ -238,6 +294,7 @@ pub(super) fn meta_key(meta: Meta) -> u32 {
 
 pub(super) fn payload_base(header: Header) -> u32 {
     match header {
+        Header::Link => NFT_PAYLOAD_LL_HEADER,
         Header::Network => NFT_PAYLOAD_NETWORK_HEADER,
         Header::Transport => NFT_PAYLOAD_TRANSPORT_HEADER,
     }
@@ -250,21 +307,48 @@ pub(super) fn key(key: Key) -> Option<(u32, u32, u32)> {
         Key::Ipv6 => (TYPE_IPV6, 16, BYTEORDER_BIG),
         Key::Interface => (TYPE_INTERFACE, 16, BYTEORDER_HOST),
         Key::Port => (TYPE_PORT, 2, BYTEORDER_BIG),
+        Key::InterfaceMac => (pair(TYPE_ETHER), 16 + 8, BYTEORDER_INVALID),
+        Key::InterfaceIpv4 => (pair(TYPE_IPV4), 16 + 4, BYTEORDER_INVALID),
+        Key::InterfaceIpv6 => (pair(TYPE_IPV6), 16 + 16, BYTEORDER_INVALID),
         Key::Other => return None,
     })
 }
 
-/// An element as the kernel compares it.
+/// The type of an interface name and something else together.
+fn pair(second: u32) -> u32 {
+    TYPE_INTERFACE << TYPE_BITS | second
+}
+
+pub(super) fn family(family: Family) -> u8 {
+    match family {
+        Family::Inet => NFPROTO_INET,
+        Family::Ipv4 => NFPROTO_IPV4,
+        Family::Bridge => NFPROTO_BRIDGE,
+    }
+}
+
+/// An interface name as the kernel compares it.
+fn interface(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(INTERFACE, 0);
+    bytes
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    }
+}
+
+/// An element as the kernel compares it; each part of a pair fills whole registers of 4 bytes.
 fn bytes(element: &Element) -> Vec<u8> {
     match element {
-        Element::Address(IpAddr::V4(four)) => four.octets().to_vec(),
-        Element::Address(IpAddr::V6(six)) => six.octets().to_vec(),
+        Element::Address(address) => octets(*address),
         Element::Port(port) => port.to_be_bytes().to_vec(),
-        Element::Interface(name) => {
-            let mut bytes = name.as_bytes().to_vec();
-            bytes.resize(INTERFACE, 0);
-            bytes
-        }
+        Element::Interface(name) => interface(name),
+        Element::InterfaceMac(name, mac) => [&interface(name)[..], &mac.octets(), &[0; 2]].concat(),
+        Element::InterfaceAddress(name, address) => [interface(name), octets(*address)].concat(),
         Element::Other(bytes) => bytes.clone(),
     }
 }

@@ -16,7 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::encode::{ACK, Batch, REQUEST};
-use super::number::{NFPROTO_INET, SUBSYSTEM};
+use super::number::SUBSYSTEM;
 use super::wire::{Attributes, Head, Message, Writer, messages};
 
 /// How long we wait for an answer, in seconds.
@@ -32,6 +32,8 @@ const INTERRUPTED: u16 = 0x10;
 /// A connection to the netfilter of one namespace.
 pub(super) struct Socket {
     descriptor: OwnedFd,
+    /// The family that is asked about.
+    family: u8,
     /// The number of the next message; held from the question to the end of its answer.
     turn: Mutex<u32>,
 }
@@ -44,15 +46,15 @@ pub(super) struct Refusal {
 }
 
 impl Socket {
-    /// Connects to the namespace of the calling thread.
-    pub(super) fn open() -> io::Result<Self> {
+    /// Connects to the namespace of the calling thread, to ask about one family.
+    pub(super) fn open(family: u8) -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkNetFilter;
         let descriptor = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         connect(descriptor.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::seconds(DEADLINE))?;
         // Not permitted in some containers; a large transaction is then refused with its own message.
         let _ = setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BUFFER);
-        Ok(Self { descriptor, turn: Mutex::new(1) })
+        Ok(Self { descriptor, family, turn: Mutex::new(1) })
     }
 
     /// Asks for one thing; the attributes of the answer.
@@ -81,7 +83,7 @@ impl Socket {
     ) -> io::Result<()> {
         let (kind, flags) = (SUBSYSTEM << 8 | kind, flags | REQUEST);
         let mut writer = Writer::default();
-        writer.message(&Head { kind, flags, family: NFPROTO_INET, resource: 0 }, fill);
+        writer.message(&Head { kind, flags, family: self.family, resource: 0 }, fill);
         let mut turn = self.turn();
         let sequence = *turn;
         *turn = writer.renumber(sequence);

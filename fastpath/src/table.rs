@@ -1,30 +1,64 @@
-//! An nftables table in our words: as much of the kernel's language as the filter is written in.
+//! An nftables table in our words: as much of the kernel's language as ours are written in.
 //!
 //! The wish and what the kernel shows are the same types, so they can be compared. What stands in the table and is
-//! not in our language becomes `Other`, which is never wanted. Every expression works on the kernel's register 1.
+//! not in our language becomes `Other`, which is never wanted. Every expression works on the kernel's register 1, but for
+//! [`Expression::Beside`]: an interface name fills that one, and what makes a key together with it goes into the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::change::FilterChange;
+use crate::mac::MacAddr;
 
-/// What stands of the filter, and what it has done.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FilterState {
-    /// The table; None: there is none.
-    pub table: Option<Table>,
-    /// What it has dropped since it was last written as a whole.
-    pub dropped: Dropped,
+mod change;
+
+pub use change::TableChange;
+
+/// Which table it is, and what we call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it sees.
+    pub family: Family,
+    /// Its name in that family.
+    pub name: String,
+    /// What it is to people: "source filter".
+    pub what: &'static str,
 }
 
-/// How much was dropped, by reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dropped {
-    /// VXLAN that came from no peer, on an interface of ours, or to another address than ours.
-    pub vxlan: Count,
-    /// What came from our bridge and wanted to a port of the mesh.
-    pub mesh: Count,
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nftables table {} {}", self.family, self.name)
+    }
+}
+
+/// What a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ipv4,
+    /// The frames of bridges.
+    Bridge,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ipv4 => "ip",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// What stands of one table, and what it has counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableState {
+    /// The table; None: there is none.
+    pub table: Option<Table>,
+    /// What was counted since it was last written as a whole, by chain and comment.
+    pub counts: BTreeMap<(String, String), Count>,
 }
 
 /// Packets and the bytes in them.
@@ -36,7 +70,17 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// A table of the family `inet`.
+impl Count {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_add(other.packets),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
+/// A table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     /// The kernel's flags; 1 is "dormant": it stands and does nothing.
@@ -59,7 +103,7 @@ pub struct Chain {
 /// Where a chain stands in a packet's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
-    /// The kind of chain: `filter`.
+    /// The kind of chain: `filter` or `nat`.
     pub kind: String,
     /// The kernel's number of the hook.
     pub hook: u32,
@@ -92,8 +136,21 @@ pub enum Expression {
         /// How many.
         length: u32,
     },
+    /// Takes bytes of the packet beside an interface name; the two are one key.
+    Beside {
+        /// From the start of which header.
+        header: Header,
+        /// The first byte.
+        offset: u32,
+        /// How many.
+        length: u32,
+    },
+    /// Keeps of what was taken the bits that are set here.
+    Masked(Vec<u8>),
     /// Holds when what was taken are these bytes.
     Is(Vec<u8>),
+    /// Holds when what was taken are not these bytes.
+    IsNot(Vec<u8>),
     /// Holds when what was taken is in the set.
     In(String),
     /// Holds when what was taken is not in the set.
@@ -106,6 +163,10 @@ pub enum Expression {
     Accept,
     /// Goes on in another chain and does not come back.
     Goto(String),
+    /// Gives the packet the address of the interface it leaves by, and a port that nobody can guess.
+    Masquerade,
+    /// Holds for what belongs to a connection that was let through; written as `iptables` writes it.
+    Established,
     /// Something we never write.
     Other(String),
 }
@@ -126,7 +187,9 @@ pub enum Meta {
 /// A header of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// IPv4 or IPv6.
+    /// Ethernet.
+    Link,
+    /// IPv4, IPv6 or ARP.
     Network,
     /// TCP or UDP.
     Transport,
@@ -154,6 +217,12 @@ pub enum Key {
     Interface,
     /// TCP or UDP ports.
     Port,
+    /// Interface names with a MAC address each.
+    InterfaceMac,
+    /// Interface names with an IPv4 address each.
+    InterfaceIpv4,
+    /// Interface names with an IPv6 address each.
+    InterfaceIpv6,
     /// Something else.
     Other,
 }
@@ -167,6 +236,10 @@ pub enum Element {
     Interface(String),
     /// A port.
     Port(u16),
+    /// An interface name and a MAC address.
+    InterfaceMac(String, MacAddr),
+    /// An interface name and an address.
+    InterfaceAddress(String, IpAddr),
     /// Bytes that are none of these.
     Other(Vec<u8>),
 }
@@ -177,6 +250,8 @@ impl fmt::Display for Element {
             Self::Address(address) => write!(f, "{address}"),
             Self::Interface(name) => f.write_str(name),
             Self::Port(port) => write!(f, "{port}"),
+            Self::InterfaceMac(name, mac) => write!(f, "{name} with {mac}"),
+            Self::InterfaceAddress(name, address) => write!(f, "{name} with {address}"),
             Self::Other(bytes) => write!(f, "{bytes:02x?}"),
         }
     }
@@ -214,24 +289,60 @@ fn compare<T>(
     Some(format!("{what} {strange} is not ours"))
 }
 
-impl FilterState {
-    /// Changes the picture as the kernel would be changed.
-    pub fn after(&mut self, change: &FilterChange) {
-        match change {
-            FilterChange::Create { filter } | FilterChange::Replace { filter, .. } => {
-                *self = Self { table: Some(filter.table()), dropped: Dropped::default() };
+impl Table {
+    /// The changes that make what stands in a place this table (None: that there is none); empty when it is.
+    /// `summary` is what is in it, for people.
+    pub fn plan(wanted: Option<(&Self, &str)>, found: Option<&Self>, what: &'static str) -> Vec<TableChange> {
+        match (wanted, found) {
+            (None, None) => Vec::new(),
+            (None, Some(_)) => vec![TableChange::Delete { what }],
+            (Some((table, summary)), None) => {
+                vec![TableChange::Create { what, table: table.clone(), summary: summary.to_owned() }]
             }
-            FilterChange::Add { set, elements } => {
+            (Some((table, _)), Some(found)) => match found.difference(table) {
+                Some(why) => vec![TableChange::Replace { what, table: table.clone(), why }],
+                None => found.refine(table, what),
+            },
+        }
+    }
+
+    /// The changes to elements, when all else is as wanted.
+    fn refine(&self, wanted: &Self, what: &'static str) -> Vec<TableChange> {
+        let mut changes = Vec::new();
+        for (name, wanted) in &wanted.sets {
+            let Some(found) = self.sets.get(name) else { continue };
+            let set = name.clone();
+            let elements: BTreeSet<Element> = found.elements.difference(&wanted.elements).cloned().collect();
+            if !elements.is_empty() {
+                changes.push(TableChange::Remove { what, set: set.clone(), elements });
+            }
+            let elements: BTreeSet<Element> = wanted.elements.difference(&found.elements).cloned().collect();
+            if !elements.is_empty() {
+                changes.push(TableChange::Add { what, set, elements });
+            }
+        }
+        changes
+    }
+}
+
+impl TableState {
+    /// Changes the picture as the kernel would be changed.
+    pub fn after(&mut self, change: &TableChange) {
+        match change {
+            TableChange::Create { table, .. } | TableChange::Replace { table, .. } => {
+                *self = Self { table: Some(table.clone()), counts: BTreeMap::new() };
+            }
+            TableChange::Add { set, elements, .. } => {
                 if let Some(set) = self.set(set) {
                     set.elements.extend(elements.iter().cloned());
                 }
             }
-            FilterChange::Remove { set, elements } => {
+            TableChange::Remove { set, elements, .. } => {
                 if let Some(set) = self.set(set) {
                     set.elements.retain(|element| !elements.contains(element));
                 }
             }
-            FilterChange::Delete => *self = Self::default(),
+            TableChange::Delete { .. } => *self = Self::default(),
         }
     }
 
