@@ -215,7 +215,9 @@ fn a_container_reaches_no_mesh_port_of_any_host_and_everything_else() {
     world.host.run(|| run("ip", "address add fd00::254/64 dev weft nodad"));
     world.one.run(|| run("ip", "address add fd00::1/64 dev eth0 nodad"));
     assert!(!arrives(&world.one, (&world.host, "fd00::254"), 6784), "IPv6");
-    assert!(arrives(&world.one, (&world.host, "fd00::254"), 6786), "IPv6");
+    // In one of some ten runs the first to a new address is later than we wait for any.
+    let tries = (0..10).any(|_| arrives(&world.one, (&world.host, "fd00::254"), 6786));
+    assert!(tries, "IPv6");
     let dropped = world.dropped();
     assert_eq!(dropped.vxlan.packets, 0, "the mesh rules come first");
     assert!(dropped.mesh.packets >= refused + 3, "{dropped:?}");
