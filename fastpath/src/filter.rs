@@ -65,7 +65,8 @@ pub struct Filter {
     /// UDP ports of the mesh that nothing from our bridge may reach, here or elsewhere; `vxlan_port` always is one.
     pub mesh_udp: BTreeSet<u16>,
     /// The UDP port of our VXLAN devices.
-    pub vxlan_port: u16,
+    /// None: we have none, and whoever else has that port is not our business.
+    pub vxlan_port: Option<u16>,
     /// The interfaces that belong to containers: the bridge and its ports. VXLAN is never accepted on them.
     pub ours: BTreeSet<String>,
     /// VXLAN is accepted from these addresses, whatever is in it.
@@ -83,7 +84,7 @@ impl Filter {
         Self {
             mesh_tcp: BTreeSet::new(),
             mesh_udp: BTreeSet::from([vxlan_port]),
-            vxlan_port,
+            vxlan_port: Some(vxlan_port),
             ours: BTreeSet::from([bridge.to_string(), bridge.sleeve_port(), bridge.capture()]),
             sources: BTreeSet::new(),
             probes: BTreeSet::new(),
@@ -99,7 +100,8 @@ impl Filter {
 
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VXLAN on port {} from {} peers", self.vxlan_port, self.sources.len())?;
+        let Some(port) = self.vxlan_port else { return f.write_str("no VXLAN") };
+        write!(f, "VXLAN on port {port} from {} peers", self.sources.len())?;
         match self.probes.len() {
             0 => Ok(()),
             probes => write!(f, ", probes from {probes} more"),

@@ -94,7 +94,7 @@ fn sets(filter: &Filter) -> BTreeMap<String, Set> {
     let [sources4, sources6] = by_family(&filter.sources);
     let [probes4, probes6] = by_family(&filter.probes);
     let mut udp = ports(&filter.mesh_udp);
-    udp.insert(Element::Port(filter.vxlan_port));
+    udp.extend(filter.vxlan_port.map(Element::Port));
     let sets = [
         (OURS, Key::Interface, ours),
         (MESH_TCP, Key::Port, ports(&filter.mesh_tcp)),
@@ -115,18 +115,15 @@ fn by_family(addresses: &BTreeSet<IpAddr>) -> [BTreeSet<Element>; 2] {
 }
 
 fn input(filter: &Filter) -> Chain {
-    let rules = vec![
+    let mut rules = vec![
         drop("no container reaches the mesh", [iifname_ours(), port(TCP), within(MESH_TCP)]),
         drop("no container reaches the mesh", [iifname_ours(), port(UDP), within(MESH_UDP)]),
-        Rule {
-            expressions: [port(UDP), is(&filter.vxlan_port.to_be_bytes())]
-                .concat()
-                .into_iter()
-                .chain([Expression::Goto(VXLAN.to_owned())])
-                .collect(),
-            comment: "VXLAN".to_owned(),
-        },
     ];
+    rules.extend(filter.vxlan_port.map(|number| Rule {
+        expressions:
+            [port(UDP), is(&number.to_be_bytes()), vec![Expression::Goto(VXLAN.to_owned())]].concat(),
+        comment: "VXLAN".to_owned(),
+    }));
     Chain { base: Some(base(INPUT)), rules }
 }
 

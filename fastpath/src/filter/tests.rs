@@ -123,7 +123,7 @@ fn what_is_fixed_is_replaced_as_a_whole_and_the_reason_is_said() {
 #[test]
 fn another_port_or_destination_is_another_filter() {
     let mut port = wish();
-    port.vxlan_port = 4789;
+    port.vxlan_port = Some(4789);
     let mut destination = wish();
     destination.destination = Some(ip("192.0.2.1"));
     for changed in [port, destination] {
@@ -170,7 +170,7 @@ prop_compose! {
     fn filters()(
         mesh_tcp in btree_set(6780..6790_u16, 0..4),
         mesh_udp in btree_set(6780..6790_u16, 0..4),
-        vxlan_port in 6784..6786_u16,
+        vxlan_port in option::of(6784..6786_u16),
         ours in btree_set("[a-d]{0,2}", 0..4),
         sources in btree_set(address(), 0..20),
         probes in btree_set(address(), 0..20),

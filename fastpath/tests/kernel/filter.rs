@@ -170,7 +170,7 @@ fn elements_come_and_go_and_the_rules_stay() {
         assert_eq!(rules(), before);
         assert_eq!(fastpath.observe_filter().unwrap().table, Some(filter.table()), "as it was foreseen");
 
-        filter.vxlan_port = 4789;
+        filter.vxlan_port = Some(4789);
         let changes = fastpath.converge_filter(Some(&filter)).unwrap();
         assert!(matches!(changes[..], [FilterChange::Replace { .. }]), "{changes:?}");
         assert_eq!(converge(Some(&filter)), []);

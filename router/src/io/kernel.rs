@@ -110,7 +110,10 @@ pub struct Brought {
 
 /// Makes the kernel what the picture says: the filter first, so that there is no moment with an open VXLAN port.
 pub async fn bring(fastpath: &mut Fastpath, picture: &Picture) -> Brought {
-    let guarded = fastpath.converge_filter(picture.filter().as_ref());
+    let guarded = fastpath.converge_filter(Some(&picture.filter()));
+    if let (Err(error), None) = (&guarded, picture.tunnel.vni) {
+        tracing::warn!(%error, "no source filter: containers can speak to the ports of the mesh");
+    }
     let bridge = fastpath.converge(&picture.desired(guarded.is_ok())).await;
     let ready = match (&guarded, &bridge) {
         _ if picture.tunnel.vni.is_none() => None,
@@ -275,9 +278,8 @@ impl Task {
     /// The monitor tells of these changes too, and the look that follows confirms them.
     async fn change_entries(&mut self) -> bool {
         let Some(before) = self.stands.take() else { return false };
-        let filter = self.picture.filter();
         let after = self.picture.desired(true);
-        if filter.is_none() || self.fastpath.converge_filter(filter.as_ref()).is_err() {
+        if self.fastpath.converge_filter(Some(&self.picture.filter())).is_err() {
             return false;
         }
         let Ok(Some(_)) = self.fastpath.converge_entries(&before, &after).await else { return false };
@@ -334,7 +336,7 @@ impl Task {
         match change {
             Change::Links => self.look().await,
             // Others change their own tables all the time: that alone is no reason to list every link.
-            Change::Filter => match self.fastpath.converge_filter(self.picture.filter().as_ref()) {
+            Change::Filter => match self.fastpath.converge_filter(Some(&self.picture.filter())) {
                 Ok(_) => {}
                 Err(_) => self.look().await,
             },
@@ -387,7 +389,7 @@ impl Task {
     async fn plan(&self, desired: Desired) -> Result<Vec<String>, ApiError> {
         let failed = |error: Error| ApiError::failed(error.to_string());
         let picture = Picture { desired, ..self.picture.clone() };
-        let filter = self.fastpath.plan_filter(picture.filter().as_ref()).map_err(failed)?;
+        let filter = self.fastpath.plan_filter(Some(&picture.filter())).map_err(failed)?;
         let links = self.fastpath.plan(&picture.desired(true)).await.map_err(failed)?;
         Ok(filter.iter().map(ToString::to_string).chain(links.iter().map(ToString::to_string)).collect())
     }

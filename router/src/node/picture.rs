@@ -62,9 +62,8 @@ impl Picture {
 
     /// The source filter.
     #[must_use]
-    pub fn filter(&self) -> Option<Filter> {
+    pub fn filter(&self) -> Filter {
         let Tunnel { ports, listen, vni, .. } = self.tunnel;
-        vni?;
         let bridge = &self.desired.bridge;
         let mut filter = Filter::new(bridge, ports.vxlan);
         filter.mesh_tcp.insert(ports.mesh);
@@ -74,7 +73,8 @@ impl Picture {
         filter.sources = self.accepted(Accept::Frames);
         filter.probes = self.accepted(Accept::Probes);
         filter.destination = listen;
-        Some(filter)
+        filter.vxlan_port = filter.vxlan_port.filter(|_| vni.is_some());
+        filter
     }
 
     fn accepted(&self, accept: Accept) -> BTreeSet<IpAddr> {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn frames_are_let_in_from_peers_on_fastpath_and_probes_from_those_on_trial() {
-        let filter = picture(Some(6784)).filter().unwrap();
+        let filter = picture(Some(6784)).filter();
         assert_eq!(filter.sources, BTreeSet::from(["192.0.2.1".parse().unwrap()]));
         assert_eq!(filter.probes, BTreeSet::from(["192.0.2.2".parse().unwrap()]));
         assert_eq!(filter.mesh_udp, BTreeSet::from([6783, 6784, 6785]));
@@ -129,5 +129,6 @@ mod tests {
     fn there_is_no_vxlan_without_a_filter_or_when_it_is_switched_off() {
         assert_eq!(picture(Some(6784)).desired(false).vxlan, None);
         assert_eq!(picture(None).desired(true).vxlan, None);
+        assert_eq!(picture(None).filter().vxlan_port, None);
     }
 }
