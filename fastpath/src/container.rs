@@ -28,6 +28,10 @@ pub struct ContainerLink {
     pub gateway: DefaultRoute,
     /// The longest packet it carries, in bytes, without the Ethernet header.
     pub mtu: u32,
+    /// Further routes inside, and by whom; without a gateway they are on the link.
+    pub routes: Vec<(IpNet, Option<IpAddr>)>,
+    /// Whether a frame may leave by the port of the bridge it came from.
+    pub hairpin: bool,
 }
 
 /// The container's default route.

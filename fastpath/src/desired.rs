@@ -53,6 +53,8 @@ pub struct ContainerPort {
     pub mtu: u32,
     /// Down while its address is in conflict.
     pub up: bool,
+    /// Whether a frame may leave by this port if it came from it.
+    pub hairpin: bool,
 }
 
 impl Desired {
@@ -159,7 +161,7 @@ impl ContainerPort {
             flags: BTreeMap::from([
                 (Flag::AddressGeneration, false),
                 (Flag::Isolated, false),
-                (Flag::Hairpin, true),
+                (Flag::Hairpin, self.hairpin),
                 (Flag::Up, self.up),
             ]),
             ..Link::new(Kind::Veth { peer: None }, Owner::Ours(mark))

@@ -67,7 +67,11 @@ impl Context<'_> {
                 self.output.lines(&lines)
             }
             Response::Report(report) => self.output.json(&report),
-            Response::Status(_) | Response::Metrics(_) | Response::Doctor(_) => Err(CliError::Unexpected),
+            Response::Status(_)
+            | Response::Metrics(_)
+            | Response::Doctor(_)
+            | Response::CniAttached(_)
+            | Response::CniStatus(_) => Err(CliError::Unexpected),
         }?;
         Ok(ExitCode::Done)
     }

@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod journal;
 pub mod kernel;
+mod notes;
 pub mod pcap;
 pub mod probe;
 pub mod signals;

@@ -16,6 +16,7 @@
 mod attach;
 pub mod attachments;
 mod calls;
+pub mod cni;
 mod counters;
 mod doctor;
 mod durability;
@@ -97,6 +98,10 @@ enum Purpose {
     Attach(CallId),
     /// The host's own address.
     Expose(CallId, Option<ipnet::Ipv4Net>),
+    /// The host's own address, because a pod needs a gateway.
+    CniGateway(CallId),
+    /// A pod's address without wiring, under this id.
+    CniLease(CallId, String),
     /// The address of a container that runs already.
     Reclaim(attachments::LinkKey, std::net::Ipv4Addr),
     /// Bookkeeping nobody waits for.
@@ -120,6 +125,7 @@ pub struct Node {
     ipam: Option<Allocator>,
     overlay: Overlay,
     attachments: Attachments,
+    cni: cni::Cni,
     exposed: Option<Exposure>,
     nicknames: BTreeMap<PeerName, String>,
     targets: Targets,
@@ -190,6 +196,7 @@ impl Node {
             ipam,
             overlay: Overlay::new(config.overlay, &state.fastpath, now),
             attachments: Attachments::new(state.attachments),
+            cni: cni::Cni::new(state.cni),
             exposed: state.exposed,
             nicknames: state.nicknames,
             targets: Targets { launched_with: state.launched_with },
@@ -331,6 +338,7 @@ impl Node {
             exposed: self.exposed.clone(),
             nicknames: self.nicknames.clone(),
             fastpath: self.overlay.remembered(),
+            cni: self.cni.journal.clone(),
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn attach(
     let inside = Kernel::through(netlink)?;
 
     let host_end = bridge.host_end(&port);
-    let wanted = ContainerPort { mtu: link.mtu, up: true }.link(bridge, &port);
+    let wanted = ContainerPort { mtu: link.mtu, up: true, hairpin: link.hairpin }.link(bridge, &port);
     let observed = observe::links(kernel, bridge).await?;
     bridge_stands(&observed, bridge)?;
     plan::check(&host_end, &wanted, &observed.actual)?;

@@ -16,6 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -102,6 +103,9 @@ async fn routes(inside: &Kernel, link: &ContainerLink, index: u32) -> Result<(),
             done => done?,
         }
     }
+    for (net, by) in &link.routes {
+        add_route(inside, &format!("route to {net}"), named_route(index, *net, *by), true).await?;
+    }
     let (family, gateway) = match link.gateway {
         DefaultRoute::None => return Ok(()),
         DefaultRoute::OnLink => (AddressFamily::Inet, None),
@@ -126,6 +130,31 @@ fn default_route(index: u32, gateway: Option<IpAddr>) -> RouteMessage {
         Some(IpAddr::V6(gateway)) => {
             RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(gateway).build()
         }
+    }
+}
+
+/// A route to a network of either family; one whose gateway is of the other family leads on the link.
+fn named_route(index: u32, net: IpNet, by: Option<IpAddr>) -> RouteMessage {
+    match (net, by) {
+        (IpNet::V4(net), Some(IpAddr::V4(by))) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .gateway(by)
+            .build(),
+        (IpNet::V4(net), None | Some(IpAddr::V6(_))) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build(),
+        (IpNet::V6(net), Some(IpAddr::V6(by))) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .gateway(by)
+            .build(),
+        (IpNet::V6(net), None | Some(IpAddr::V4(_))) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .build(),
     }
 }
 

@@ -81,7 +81,7 @@ fn from_nothing_the_bridge_comes_first_and_up_comes_last() {
 /// The wish with one container link standing, as it was left by an attachment.
 fn standing() -> (Desired, Actual) {
     let mut desired = wish();
-    desired.ports.insert(port("c1"), ContainerPort { mtu: 1450, up: true });
+    desired.ports.insert(port("c1"), ContainerPort { mtu: 1450, up: true, hairpin: true });
     let mut actual = Actual::default();
     for (name, link) in desired.links() {
         actual.links.insert(name, link);
@@ -160,7 +160,7 @@ fn a_container_link_that_is_gone_is_missing_and_one_of_another_id_is_left_alone(
     assert_eq!(plan(&desired, &actual), Ok(vec![]));
     assert_eq!(missing(&desired, &actual), BTreeSet::from([port("c1")]));
 
-    desired.ports.insert(port("c2"), ContainerPort { mtu: 1450, up: true });
+    desired.ports.insert(port("c2"), ContainerPort { mtu: 1450, up: true, hairpin: true });
     let mark = Mark { bridge: desired.bridge.clone(), role: Role::Container(port("other")) };
     let clash = Link::new(Kind::Veth { peer: None }, Owner::Ours(mark));
     actual.links.insert(desired.bridge.host_end(&port("c2")), clash);
@@ -171,7 +171,7 @@ fn a_container_link_that_is_gone_is_missing_and_one_of_another_id_is_left_alone(
 #[test]
 fn a_port_in_conflict_is_taken_down_and_kept_down() {
     let (mut desired, mut actual) = standing();
-    desired.ports.insert(port("c1"), ContainerPort { mtu: 1450, up: false });
+    desired.ports.insert(port("c1"), ContainerPort { mtu: 1450, up: false, hairpin: true });
     let changes = plan(&desired, &actual).unwrap();
     assert_eq!(lines(&changes), [format!("{}: down", desired.bridge.host_end(&port("c1")))]);
     run(&mut actual, &changes);
@@ -275,7 +275,7 @@ prop_compose! {
         desired.vxlan = vxlan;
         desired.sleeve = sleeve.map(|offloads| Sleeve { offloads });
         for (id, (mtu, up)) in ports {
-            desired.ports.insert(port(IDS[id]), ContainerPort { mtu, up });
+            desired.ports.insert(port(IDS[id]), ContainerPort { mtu, up, hairpin: true });
         }
         desired
     }
@@ -312,7 +312,10 @@ prop_compose! {
 fn any_actual() -> impl Strategy<Value = Actual> {
     proptest::collection::vec(any_link(), 9).prop_map(|links| {
         let all = Desired {
-            ports: IDS.iter().map(|id| (port(id), ContainerPort { mtu: 1450, up: true })).collect(),
+            ports: IDS
+                .iter()
+                .map(|id| (port(id), ContainerPort { mtu: 1450, up: true, hairpin: true }))
+                .collect(),
             ..wish()
         };
         let mut vxlan = Vxlan::new(6784, 7, MacAddr::vxlan_of(7));

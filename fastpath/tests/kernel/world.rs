@@ -108,7 +108,7 @@ pub(crate) fn wish() -> Desired {
 pub(crate) fn wish_with(ids: &[&str]) -> Desired {
     let mut desired = wish();
     for id in ids {
-        desired.ports.insert(port(id), ContainerPort { mtu: MTU, up: true });
+        desired.ports.insert(port(id), ContainerPort { mtu: MTU, up: true, hairpin: true });
     }
     desired
 }
@@ -135,6 +135,8 @@ pub(crate) fn link(id: &str, last: u8) -> ContainerLink {
         addresses: vec![format!("{address}/12").parse().expect("an address")],
         gateway: DefaultRoute::OnLink,
         mtu: MTU,
+        routes: Vec::new(),
+        hairpin: true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiError, DoctorLine, Metrics, Report, Status};
+use crate::{ApiError, CniAttached, CniStatus, DoctorLine, Metrics, Report, Status};
 
 /// A request that was done; which variant answers which request stands at [`crate::Request`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub enum Response {
     Doctor(Vec<DoctorLine>),
     /// The changes, a line each, in the order they would be made.
     Plan(Vec<String>),
+    /// A pod was connected.
+    CniAttached(Box<CniAttached>),
+    /// Whether a pod could be.
+    CniStatus(CniStatus),
 }
 
 /// What travels back over either socket.

@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+mod cni;
 mod deadline;
 mod error;
 mod http;
@@ -22,6 +23,7 @@ mod sys;
 
 pub use answer::{Answer, Response};
 pub use client::{CALL_PATH, Client, LARGEST_PACKET, attach_socket};
+pub use cni::{CniAdd, CniAttached, CniLease, CniName, CniNote, CniRoute, CniStatus, notes_directory};
 pub use error::{ApiError, ErrorCode};
 pub use netns::{Descriptors, Namespace, NetnsError};
 pub use report::{Counter, DoctorLine, Metrics, Report, Severity};

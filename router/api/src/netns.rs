@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -156,6 +156,12 @@ impl Namespace {
             Ok(netlink) => Ok(Descriptors { netns: file.into(), netlink }),
             Err(reason) => Err(NetnsError::Refused { path, reason }),
         }
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

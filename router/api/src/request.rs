@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{CniAdd, CniLease, CniName};
+
 /// Longest any request may wait, whatever it asks for, in milliseconds: one hour.
 const LONGEST_MS: u64 = 3_600_000;
 
@@ -99,6 +101,29 @@ pub enum Request {
     Doctor,
     /// What would be changed in the kernel now; answered with `Response::Plan`.
     Plan,
+    /// Connect a pod; comes over the attach socket, with descriptors. Answered with `Response::CniAttached`.
+    CniAdd(Box<CniAdd>),
+    /// Take a pod's interface and its addresses back; nothing there is a success. The link is gone when this is
+    /// answered, with `Response::Done` or `Response::Plan`.
+    CniDel(CniName),
+    /// Whether a pod's interface is as it was made; answered with its addresses, or refused with what is wrong.
+    CniCheck(CniName),
+    /// An address for a pod without wiring; answered with `Response::Addresses`.
+    CniLease(CniLease),
+    /// Give that address back; nothing held is a success. Answered with `Response::Done`.
+    CniRelease(CniName),
+    /// Take back whatever this network has here, apart from these; answered with `Response::Done`, a line for each.
+    CniGc {
+        /// The network's name.
+        network: String,
+        /// What is in use.
+        valid: Vec<CniName>,
+    },
+    /// Whether a pod could be connected now; answered with `Response::CniStatus`.
+    CniStatus {
+        /// Whether the router would have to give it an address.
+        addresses: bool,
+    },
     /// Leave the cluster, remove all state and every kernel object, and end. Answered with `Response::Done`.
     Reset {
         /// Also when no live peer takes the addresses.
@@ -144,7 +169,10 @@ impl Request {
             Self::Attach(Attach { timeout_ms, .. })
             | Self::IpamAllocate { timeout_ms, .. }
             | Self::IpamClaim { timeout_ms, .. }
+            | Self::CniLease(CniLease { timeout_ms, .. })
             | Self::Prime { timeout_ms } => *timeout_ms,
+            Self::CniAdd(add) => add.timeout_ms,
+            Self::CniStatus { .. } => 1_000,
             Self::Doctor | Self::Report | Self::Reset { .. } => 30_000,
             Self::Status
             | Self::Metrics
@@ -156,6 +184,10 @@ impl Request {
             | Self::Hide
             | Self::IpamRelease { .. }
             | Self::IpamLookup { .. }
+            | Self::CniDel(_)
+            | Self::CniCheck(_)
+            | Self::CniRelease(_)
+            | Self::CniGc { .. }
             | Self::Plan => 10_000,
         };
         Duration::from_millis(asked.min(LONGEST_MS)) + Duration::from_secs(3)

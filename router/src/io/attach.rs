@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use weft_api::{
     Answer, ApiError, Descriptors, LARGEST_PACKET, Request, Response, attach_socket, netns, receive,
@@ -25,6 +25,7 @@ use weft_api::{
 
 use super::{
     call::{Call, ask},
+    notes::Notes,
     socket::{Place, SocketError, claim},
 };
 
@@ -32,12 +33,15 @@ use super::{
 const CONNECTIONS: usize = 32;
 /// How long a connection may take to send its packet, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often notes of the CNI plugin are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The attach socket, listening.
 #[derive(Debug)]
 pub struct AttachSocket {
     listener: UnixListener,
     place: Place,
+    api: PathBuf,
 }
 
 impl AttachSocket {
@@ -51,13 +55,17 @@ impl AttachSocket {
         let (listener, place) = claim(&path, SockType::SeqPacket)?;
         let listener =
             UnixListener::from_std(listener).map_err(|reason| SocketError::Refused { path, reason })?;
-        Ok(Self { listener, place })
+        Ok(Self { listener, place, api: api.to_owned() })
     }
 
     /// Serves until the queue's other end is dropped, then finishes the answers under way; the socket's file goes with
     /// it. Whoever ends the router gives this a moment, not for ever.
     pub async fn serve(mut self, calls: mpsc::Sender<Call>) {
         self.place.settle();
+        let notes = Notes::of(&self.api);
+        notes.honour(&calls).await;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -65,6 +73,10 @@ impl AttachSocket {
             let accepted = tokio::select! {
                 biased;
                 () = calls.closed() => break,
+                _ = look.tick() => {
+                    notes.honour(&calls).await;
+                    continue;
+                }
                 accepted = accept(&self.listener, &room) => accepted,
             };
             match accepted {
@@ -139,7 +151,7 @@ async fn attach(
 ) -> Result<Response, ApiError> {
     let request: Request = serde_json::from_slice(body)
         .map_err(|error| ApiError::usage(format!("malformed request: {error}")))?;
-    if !matches!(request, Request::Attach(_)) {
+    if !matches!(request, Request::Attach(_) | Request::CniAdd(_)) {
         return Err(ApiError::usage("only attach comes over the attach socket"));
     }
     let descriptors = checked(descriptors)?;

@@ -120,7 +120,7 @@ type Calls = State<mpsc::Sender<Call>>;
 /// `POST /v1/call`.
 async fn call(State(calls): Calls, request: Result<Json<Request>, JsonRejection>) -> HttpResponse {
     let result = match request {
-        Ok(Json(Request::Attach(_))) => {
+        Ok(Json(Request::Attach(_) | Request::CniAdd(_))) => {
             Err(ApiError::usage("a namespace comes with descriptors: over the attach socket"))
         }
         Ok(Json(request)) => ask(&calls, request, None).await,
@@ -190,7 +190,9 @@ async fn snapshot(calls: &mpsc::Sender<Call>) -> Result<Metrics, ApiError> {
         | Response::Status(_)
         | Response::Report(_)
         | Response::Doctor(_)
-        | Response::Plan(_) => Err(ApiError::failed("the control loop answered another question")),
+        | Response::Plan(_)
+        | Response::CniAttached(_)
+        | Response::CniStatus(_) => Err(ApiError::failed("the control loop answered another question")),
     }
 }
 

@@ -19,6 +19,7 @@ use weft_fastpath::{
 use weft_gossip::PeerName;
 
 use super::attachments::{Attachment, Exposure, LinkKey, Stage};
+use super::cni::Wishes;
 use super::output::done;
 use super::{CallId, Held, KernelJob, Node, Purpose};
 use crate::ipam;
@@ -40,6 +41,23 @@ pub(super) struct Attaching {
     /// Addresses that are ours already.
     got: Vec<Ipv4Net>,
     deadline: Instant,
+    /// What a pod has beyond it; nothing for others.
+    wishes: Option<Wishes>,
+}
+
+impl Attaching {
+    pub(super) fn is_of(&self, key: &LinkKey) -> bool {
+        self.key == *key
+    }
+
+    pub(super) fn is_pod(&self) -> bool {
+        self.wishes.is_some()
+    }
+
+    /// The addresses that are ours already.
+    pub(super) fn addresses(&self) -> &[Ipv4Net] {
+        &self.got
+    }
 }
 
 /// What an attach call asks for, checked.
@@ -50,6 +68,7 @@ pub(super) struct AttachOrder {
     pub(super) default_route: bool,
     pub(super) addresses: Vec<Ipv4Net>,
     pub(super) timeout: Duration,
+    pub(super) wishes: Option<Wishes>,
 }
 
 impl Node {
@@ -80,6 +99,7 @@ impl Node {
                 wanted: VecDeque::new(),
                 got: known.addresses.clone(),
                 deadline: now + order.timeout,
+                wishes: order.wishes,
             };
             self.attaching.insert(call, attaching);
             return self.wire(call, now);
@@ -95,6 +115,7 @@ impl Node {
             wanted: order.addresses.into(),
             got: Vec::new(),
             deadline: now + order.timeout,
+            wishes: order.wishes,
         };
         self.attaching.insert(call, attaching);
         self.next_address(call, now);
@@ -110,7 +131,10 @@ impl Node {
         }
         let command = match attaching.wanted.front() {
             Some(net) => ipam::Command::Claim { id, address: net.addr() },
-            None if attaching.got.is_empty() => ipam::Command::Allocate { id, within: None },
+            None if attaching.got.is_empty() => {
+                let within = attaching.wishes.as_ref().and_then(|wishes| wishes.within);
+                ipam::Command::Allocate { id, within }
+            }
             None => return self.wire(call, now),
         };
         self.request(Purpose::Attach(call), command, deadline, now);
@@ -152,7 +176,10 @@ impl Node {
         let mac = self
             .attachments
             .get(&attaching.key)
-            .map_or_else(|| MacAddr::from_ip(first.addr()), |known| known.mac);
+            .map(|known| known.mac)
+            .or_else(|| attaching.wishes.as_ref().and_then(|wishes| wishes.mac))
+            .unwrap_or_else(|| MacAddr::from_ip(first.addr()));
+        let wishes = attaching.wishes.clone();
         let attachment = Attachment {
             key: attaching.key.clone(),
             netns: attaching.netns.clone(),
@@ -162,7 +189,11 @@ impl Node {
             stage: self.attachments.get(&attaching.key).map_or(Stage::Begun, |known| known.stage),
             conflicts: Vec::new(),
         };
-        let link = self.container_link(&attachment);
+        let mut link = self.container_link(&attachment);
+        if let Some(wishes) = wishes {
+            link = self.as_pod(link, &wishes);
+            self.note_pod(&attachment.key, &wishes);
+        }
         self.attachments.insert(attachment);
         self.durability.change();
         self.local_macs();
@@ -179,8 +210,11 @@ impl Node {
                 }
                 self.durability.change();
                 self.converge(now);
-                let addresses = attaching.got.iter().map(ToString::to_string).collect();
-                self.reply(call, Ok(Response::Addresses(addresses)), now);
+                let answer = match &attaching.wishes {
+                    Some(wishes) => self.pod_answer(&attaching.key, wishes),
+                    None => Ok(Response::Addresses(attaching.got.iter().map(ToString::to_string).collect())),
+                };
+                self.reply(call, answer, now);
             }
             Err(error) => {
                 let wired = self.attachments.get(&attaching.key).is_some_and(|a| a.stage == Stage::Wired);
@@ -325,7 +359,8 @@ impl Node {
         self.converge(now);
     }
 
-    fn drop_attachment(&mut self, key: &LinkKey, now: Instant) {
+    pub(super) fn drop_attachment(&mut self, key: &LinkKey, now: Instant) {
+        self.cni.journal.links.remove(key);
         if let Some(attachment) = self.attachments.remove(key) {
             self.durability.change();
             self.give_back(&key.allocation_id(), &attachment.addresses, now);
@@ -333,7 +368,7 @@ impl Node {
         }
     }
 
-    fn give_back(&mut self, id: &str, addresses: &[Ipv4Net], now: Instant) {
+    pub(super) fn give_back(&mut self, id: &str, addresses: &[Ipv4Net], now: Instant) {
         for net in addresses {
             let command = ipam::Command::Release { id: id.to_owned(), address: Some(net.addr()) };
             self.request(Purpose::Quiet, command, now + Duration::from_secs(10), now);
@@ -341,7 +376,7 @@ impl Node {
     }
 
     /// The kernel's view of an attachment.
-    fn container_link(&self, attachment: &Attachment) -> ContainerLink {
+    pub(super) fn container_link(&self, attachment: &Attachment) -> ContainerLink {
         let gateway = self.exposed.as_ref().and_then(|e| e.addresses.first()).map(|net| net.addr());
         ContainerLink {
             id: attachment.key.id.clone(),
@@ -354,6 +389,8 @@ impl Node {
                 (true, None) => DefaultRoute::OnLink,
             },
             mtu: self.config.kernel.mtu,
+            routes: Vec::new(),
+            hairpin: true,
         }
     }
 
@@ -421,12 +458,17 @@ impl Node {
     }
 
     fn port(&self, attachment: &Attachment) -> ContainerPort {
-        ContainerPort { mtu: self.config.kernel.mtu, up: attachment.conflicts.is_empty() }
+        let pod = self.cni.journal.links.get(&attachment.key);
+        ContainerPort {
+            mtu: pod.and_then(|pod| pod.mtu).unwrap_or(self.config.kernel.mtu),
+            up: attachment.conflicts.is_empty(),
+            hairpin: pod.is_none_or(|pod| pod.hairpin),
+        }
     }
 }
 
 /// The kernel's name for an attachment; `None` for one the kernel cannot hold, which was never wired.
-fn port_id(key: &LinkKey) -> Option<PortId> {
+pub(super) fn port_id(key: &LinkKey) -> Option<PortId> {
     PortId::new(&key.id, &key.ifname).ok()
 }
 

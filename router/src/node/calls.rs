@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
-use weft_api::{ApiError, Request, Response};
+use weft_api::{ApiError, ErrorCode, Request, Response};
 use weft_gossip::{PeerName, Target};
 
-use super::attach::{AttachOrder, EXPOSE_ID};
+use super::attach::{AttachOrder, Attaching, EXPOSE_ID};
 use super::attachments::LinkKey;
 use super::lookup::{self, Found, Message};
 use super::output::done;
@@ -101,6 +101,16 @@ impl Node {
                 let desired = Box::new(self.desired());
                 self.outputs.push_back(Output::Inspect(call, Inspection::Plan(desired)));
             }
+            Request::CniAdd(add) => self.cni_add(call, *add, now),
+            Request::CniDel(name) => self.cni_del(call, name, now),
+            Request::CniCheck(name) => self.cni_check(call, name, now),
+            Request::CniLease(lease) => self.cni_lease(call, lease, now),
+            Request::CniRelease(name) => self.cni_release(call, &name, now),
+            Request::CniGc { network, valid } => self.cni_gc(call, &network, valid, now),
+            Request::CniStatus { addresses } => {
+                let status = self.cni_status(addresses);
+                self.reply(call, Ok(Response::CniStatus(status)), now);
+            }
             Request::Reset { force } => self.reset(call, force, now),
         }
     }
@@ -136,10 +146,20 @@ impl Node {
         if let Purpose::Reclaim(key, address) = &purpose {
             return self.reclaimed(key, *address, result, now);
         }
-        let result = result.map(addresses).map_err(|error| refusal(&error));
+        let exhausted = matches!(result, Err(IpamError::Exhausted { .. }));
+        let mut result = result.map(addresses).map_err(|error| refusal(&error));
+        if let Err(error) = &mut result
+            && exhausted
+            && self.is_for_pod(&purpose)
+        {
+            // Another pod's end makes room, and then the runtime's next try succeeds.
+            error.code = ErrorCode::NotNow;
+        }
         match purpose {
             Purpose::Quiet | Purpose::Reclaim(..) => {}
             Purpose::Attach(call) => self.attach_address(call, result, now),
+            Purpose::CniGateway(call) => self.cni_gateway(call, result, now),
+            Purpose::CniLease(call, id) => self.cni_leased(call, &id, result, now),
             Purpose::Expose(call, given) => match result {
                 Ok(addresses) => {
                     let length = self.range().map_or(32, |range| range.prefix_len());
@@ -152,6 +172,14 @@ impl Node {
                 Err(error) => self.reply(call, Err(error), now),
             },
             Purpose::Call(call, wanted) => self.answer_call(call, wanted, result, now),
+        }
+    }
+
+    fn is_for_pod(&self, purpose: &Purpose) -> bool {
+        match purpose {
+            Purpose::Attach(call) => self.attaching.get(call).is_some_and(Attaching::is_pod),
+            Purpose::CniGateway(_) | Purpose::CniLease(..) => true,
+            Purpose::Call(..) | Purpose::Expose(..) | Purpose::Reclaim(..) | Purpose::Quiet => false,
         }
     }
 
@@ -269,7 +297,8 @@ impl Node {
                 let timeout = millis(attach.timeout_ms);
                 let (id, default_route) = (attach.id(), attach.default_route);
                 let key = LinkKey { id, ifname: attach.ifname };
-                let order = AttachOrder { key, netns: attach.netns, default_route, addresses, timeout };
+                let netns = attach.netns;
+                let order = AttachOrder { key, netns, default_route, addresses, timeout, wishes: None };
                 self.attach(call, order, now);
             }
             Err(error) => self.reply(call, Err(error), now),
@@ -374,7 +403,7 @@ impl Node {
         self.ipam.as_ref().map(|ipam| ipam.status().range)
     }
 
-    fn with_length(&self, addresses: &[Ipv4Addr]) -> Vec<String> {
+    pub(super) fn with_length(&self, addresses: &[Ipv4Addr]) -> Vec<String> {
         let length = self.range().map_or(32, |range| range.prefix_len());
         addresses.iter().map(|address| format!("{address}/{length}")).collect()
     }
@@ -386,7 +415,7 @@ fn refusal(error: &IpamError) -> ApiError {
     if error.is_transient() { ApiError::not_now(text) } else { ApiError::failed(text) }
 }
 
-fn off() -> ApiError {
+pub(super) fn off() -> ApiError {
     ApiError::failed("address allocation is off (--range none)")
 }
 
@@ -403,7 +432,7 @@ fn optional(text: Option<&str>) -> Result<Option<Ipv4Net>, ApiError> {
     text.map(network).transpose()
 }
 
-fn network(text: &str) -> Result<Ipv4Net, ApiError> {
+pub(super) fn network(text: &str) -> Result<Ipv4Net, ApiError> {
     let parsed = text
         .parse::<Ipv4Net>()
         .or_else(|error| text.parse::<Ipv4Addr>().map(Ipv4Net::from).map_err(|_| error));
@@ -411,6 +440,6 @@ fn network(text: &str) -> Result<Ipv4Net, ApiError> {
         .map_err(|_| ApiError::usage(format!("{text} is not an IPv4 address with a length, as 10.32.0.5/12")))
 }
 
-fn millis(timeout: u64) -> Duration {
+pub(super) fn millis(timeout: u64) -> Duration {
     Duration::from_millis(timeout.min(3_600_000))
 }

@@ -11,6 +11,7 @@ use weft_gossip::PeerName;
 use weft_gossip::codec::{self, DecodeError};
 
 use super::attachments::{Attachment, Exposure};
+use super::cni::CniJournal;
 use crate::ipam;
 use crate::overlay::Remembered;
 
@@ -36,6 +37,21 @@ pub struct State {
     pub nicknames: BTreeMap<PeerName, String>,
     /// Who was on fastpath: a restart leaves the kernel as it is for them.
     pub fastpath: Vec<Remembered>,
+    /// Which attachments are pods, of which network.
+    pub cni: CniJournal,
+}
+
+/// The state as it was written before pods were known.
+#[derive(Serialize, Deserialize)]
+struct BeforePods {
+    before: Before,
+    fastpath: Vec<Remembered>,
+}
+
+impl From<BeforePods> for State {
+    fn from(pods: BeforePods) -> Self {
+        Self { fastpath: pods.fastpath, ..Self::from(pods.before) }
+    }
 }
 
 /// The state as it was written before fastpath was remembered.
@@ -62,6 +78,7 @@ impl From<Before> for State {
             exposed,
             nicknames,
             fastpath: Vec::new(),
+            cni: CniJournal::default(),
         }
     }
 }
@@ -79,6 +96,7 @@ impl State {
     /// When the bytes are not exactly one state; the caller decides what to start from.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode::<Self, LIMIT>(bytes)
+            .or_else(|error| codec::decode::<BeforePods, LIMIT>(bytes).map(Self::from).map_err(|_| error))
             .or_else(|error| codec::decode::<Before, LIMIT>(bytes).map(Self::from).map_err(|_| error))
     }
 
@@ -155,10 +173,13 @@ mod tests {
         let state = State { incarnation: 3, targets: words(&["b"]), ..State::default() };
         let bytes = state.encode();
         assert_eq!(State::decode(&bytes).unwrap().targets, state.targets);
-        let (empty_list, cut) = (bytes.len() - 1, State::decode(&bytes[..bytes.len() - 1]).unwrap());
-        assert_eq!(cut.targets, state.targets, "without its last list it is a state of the version before");
-        for end in 0..empty_list {
-            assert!(State::decode(&bytes[..end]).is_err());
+        // Without the three bytes of an empty journal of pods, and without the empty list before it, it is a state of
+        // one of the versions before.
+        let older = [bytes.len() - 3, bytes.len() - 4];
+        for end in 0..bytes.len() {
+            let cut = State::decode(&bytes[..end]);
+            assert_eq!(cut.is_ok(), older.contains(&end), "cut at {end} of {}", bytes.len());
+            assert!(cut.is_err() || cut.is_ok_and(|cut| cut.targets == state.targets));
         }
     }
 
@@ -175,5 +196,8 @@ mod tests {
         };
         let state = State::decode(&codec::encode(&before)).unwrap();
         assert_eq!((state.incarnation, state.targets, state.fastpath), (4, words(&["b", "c"]), Vec::new()));
+        let pods = BeforePods { before, fastpath: Vec::new() };
+        let state = State::decode(&codec::encode(&pods)).unwrap();
+        assert_eq!((state.incarnation, state.cni), (4, CniJournal::default()));
     }
 }

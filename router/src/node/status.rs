@@ -152,7 +152,7 @@ impl Node {
         )
     }
 
-    fn nickname(&self, peer: PeerName) -> String {
+    pub(super) fn nickname(&self, peer: PeerName) -> String {
         if peer == self.config.me {
             return self.config.nickname.clone();
         }

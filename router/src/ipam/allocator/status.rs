@@ -37,6 +37,14 @@ impl Allocator {
         }
     }
 
+    /// Whether nobody is known to have an address left to give; who has not said how many counts as having some.
+    pub fn is_exhausted(&self) -> bool {
+        let seeded = self.cluster.is_some();
+        let reachable = self.peers.iter().filter(|(_, known)| known.reachable).map(|(peer, _)| *peer);
+        let mut others = reachable.map(|peer| self.headers.get(&peer).map_or(u64::MAX, |header| header.idle));
+        seeded && self.space.lowest_in(self.range).is_none() && others.all(|idle| idle == 0)
+    }
+
     fn state(&self) -> IpamState {
         let split = self.split_peers();
         if !split.is_empty() {
