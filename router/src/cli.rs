@@ -6,6 +6,7 @@
 #[allow(rustdoc::broken_intra_doc_links, reason = "the help shows optional parts in brackets")]
 mod args;
 mod attach;
+mod cni;
 mod doctor;
 mod error;
 mod ipam;
@@ -108,6 +109,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>, output: &mut Output) -> Re
             context.show(response)
         }
         Command::Ipam(command) => ipam::run(&mut context, command),
+        Command::Cni(command) => cni::run(&mut context, command),
         Command::Prime(wait) => {
             let response = context.call(&Request::Prime { timeout_ms: wait.timeout.as_millis() })?;
             context.show(response)

@@ -75,6 +75,9 @@ pub(super) enum Command {
     /// Addresses without wiring
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// The CNI plugin on this host
+    #[command(subcommand)]
+    Cni(CniCommand),
     /// Block until addresses can be given out
     Prime(Wait),
     /// Check this host and the path to every peer
@@ -184,6 +187,34 @@ pub(super) struct Detach {
     /// A path, a name under /run/netns, or pid:N
     #[arg(value_name = "NETNS")]
     pub netns: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CniCommand {
+    /// Put the plugin and its configuration where container runtimes look
+    Install(CniInstall),
+    /// Remove them, unless they were changed
+    Uninstall(CniPlaces),
+}
+
+#[derive(Debug, Group)]
+pub(super) struct CniInstall {
+    /// The plugin to install [default: weft-net beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<PathBuf>,
+    #[command(flatten)]
+    pub places: CniPlaces,
+}
+
+/// Where container runtimes look.
+#[derive(Debug, Group)]
+pub(super) struct CniPlaces {
+    /// Where the plugins live
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub bin_dir: PathBuf,
+    /// Where the network configurations live
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub conf_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
