@@ -63,10 +63,8 @@ fn add(call: &Call, conf: &NetConf, world: &mut impl World) -> Result<Outcome, E
 }
 
 fn check(call: &Call, conf: &NetConf, world: &mut impl World) -> Result<(), Error> {
-    let held = match world.ask(&Request::IpamLookup { id: call.name.lease_id(), cidr: None })? {
-        Response::Addresses(held) => held,
-        _ => return Err(nonsense()),
-    };
+    let asked = Request::IpamLookup { id: call.name.lease_id(), cidr: None };
+    let Response::Addresses(held) = world.ask(&asked)? else { return Err(nonsense()) };
     let bare = |address: &str| address.split('/').next().unwrap_or_default().to_owned();
     let held: Vec<String> = held.iter().map(|address| bare(address)).collect();
     let previous = conf.previous()?.unwrap_or_default();

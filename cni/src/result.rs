@@ -147,10 +147,10 @@ impl Outcome {
 
     /// Writes it in the shape of a version.
     pub(crate) fn document(&self, version: Version) -> String {
-        if version <= Version::V0_2_0 { self.old(version) } else { self.new(version) }
+        if version <= Version::V0_2_0 { self.in_old_shape(version) } else { self.in_new_shape(version) }
     }
 
-    fn old(&self, version: Version) -> String {
+    fn in_old_shape(&self, version: Version) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Document<'a> {
@@ -177,7 +177,7 @@ impl Outcome {
         })
     }
 
-    fn new(&self, version: Version) -> String {
+    fn in_new_shape(&self, version: Version) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Document<'a> {

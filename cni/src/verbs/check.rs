@@ -19,10 +19,8 @@ pub(super) fn check(call: &Call, conf: &NetConf, world: &mut impl World) -> Resu
     let missing = || Error::configuration("prevResult is missing");
     let previous = conf.previous()?.ok_or_else(missing)?;
     world.open(&call.netns)?;
-    let held = match world.ask(&Request::CniCheck(call.name.clone()))? {
-        Response::Addresses(held) => held,
-        _ => return Err(nonsense()),
-    };
+    let asked = Request::CniCheck(call.name.clone());
+    let Response::Addresses(held) = world.ask(&asked)? else { return Err(nonsense()) };
     let ifname = &call.name.ifname;
     let here = world.host_interfaces()?;
     let on_host = previous.interfaces.iter().filter(|interface| interface.sandbox.is_empty());

@@ -147,9 +147,11 @@ mod tests {
         let (calls, mut queue) = mpsc::channel::<Call>(4);
         let router = tokio::spawn(async move {
             while let Some(call) = queue.recv().await {
-                let result = match &call.request {
-                    Request::CniDel(name) if name.container == "a" => Ok(Response::Done(Vec::new())),
-                    _ => Err(ApiError::not_now("the state cannot be written")),
+                let done = matches!(&call.request, Request::CniDel(name) if name.container == "a");
+                let result = if done {
+                    Ok(Response::Done(Vec::new()))
+                } else {
+                    Err(ApiError::not_now("the state cannot be written"))
                 };
                 call.reply.send(result).unwrap();
             }

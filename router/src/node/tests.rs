@@ -41,6 +41,11 @@ impl Bench {
     }
 
     fn with(state: State) -> Self {
+        Self::of(state, None)
+    }
+
+    /// A router that waits for that many peers before it gives out addresses.
+    fn of(state: State, electors: Option<usize>) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any instant will do, time is moved by hand")]
         let now = Instant::now();
         let identity = Identity::from_secret([7; 32]);
@@ -62,7 +67,7 @@ impl Bench {
         let range = "10.32.0.0/24".parse().unwrap();
         let config = NodeConfig {
             mesh,
-            ipam: Some(AllocatorConfig { range, init: ipam::InitMode::Consensus(None), peers_given: 0 }),
+            ipam: Some(AllocatorConfig { range, init: ipam::InitMode::Consensus(electors), peers_given: 0 }),
             overlay: overlay::Config {
                 me,
                 sleeve: Some(6783),
@@ -274,3 +279,5 @@ fn attaching_again_answers_the_same_and_other_addresses_are_refused() {
     assert_eq!(words(&bench.quiet()), ["no"]);
     assert_eq!(bench.held("c1"), first);
 }
+
+mod pods;
