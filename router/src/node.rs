@@ -126,6 +126,8 @@ pub struct Node {
     overlay: Overlay,
     attachments: Attachments,
     cni: cni::Cni,
+    /// Links that stood at the first look and that the journal did not know; `None` before that look.
+    orphans: Option<BTreeSet<attachments::LinkKey>>,
     exposed: Option<Exposure>,
     nicknames: BTreeMap<PeerName, String>,
     targets: Targets,
@@ -197,6 +199,7 @@ impl Node {
             overlay: Overlay::new(config.overlay, &state.fastpath, now),
             attachments: Attachments::new(state.attachments),
             cni: cni::Cni::new(state.cni),
+            orphans: None,
             exposed: state.exposed,
             nicknames: state.nicknames,
             targets: Targets { launched_with: state.launched_with },

@@ -288,12 +288,22 @@ impl Node {
         }
     }
 
-    /// A link that stands and that the journal does not know belonged to a state that was lost: its container
-    /// still runs, so its address is claimed back.
+    /// A link that stands at the first look and that the journal does not know belonged to a state that was lost: its
+    /// container still runs, so its address is claimed back. One that turns up later was detached after the kernel was
+    /// looked at: it is about to go.
     fn readopt(&mut self, standing: &[StandingLink], now: Instant) {
+        let key =
+            |link: &StandingLink| LinkKey { id: link.port.id.clone(), ifname: link.port.ifname.clone() };
+        if self.orphans.is_none() {
+            let unknown = standing.iter().map(key).filter(|key| self.attachments.get(key).is_none());
+            self.orphans = Some(unknown.collect());
+        }
         let length = self.range().map_or(32, |range| range.prefix_len());
         for link in standing.iter().filter(|link| link.carrier) {
-            let key = LinkKey { id: link.port.id.clone(), ifname: link.port.ifname.clone() };
+            let key = key(link);
+            if !self.orphans.as_mut().is_some_and(|orphans| orphans.remove(&key)) {
+                continue;
+            }
             let being_made = self.attaching.values().any(|attaching| attaching.key == key);
             let Some(address) = link.address.filter(|_| !being_made && self.attachments.get(&key).is_none())
             else {

@@ -174,6 +174,19 @@ fn a_delete_is_answered_by_whoever_removes_the_link_and_again_is_fine() {
 }
 
 #[test]
+fn a_look_at_the_kernel_from_before_a_delete_does_not_bring_the_pod_back() {
+    let mut bench = Bench::new();
+    bench.node.handle_links(&[], bench.now);
+    bench.wired(add("c1"));
+    let looked = standing("c1", true, Some(Ipv4Addr::new(10, 32, 0, 2)));
+    bench.call(Request::CniDel(name("c1")));
+    bench.quiet();
+    bench.node.handle_links(&[looked], bench.now);
+    bench.quiet();
+    assert!(bench.held("c1").is_empty() && bench.node.status(bench.now).attachments.is_empty());
+}
+
+#[test]
 fn a_collection_takes_what_its_network_does_not_use_and_nothing_else() {
     let mut bench = Bench::new();
     bench.attached("mine");
