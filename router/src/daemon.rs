@@ -218,15 +218,15 @@ impl Daemon {
 
     async fn employ(&mut self, job: KernelJob) {
         let job = match job {
-            KernelJob::Converge(desired) => Job::Converge(desired),
-            KernelJob::Attach(call, link) => {
+            KernelJob::Converge(wish) => Job::Converge(wish),
+            KernelJob::Attach(call, link, lock) => {
                 let descriptors = self.waiting.get_mut(&call).and_then(|waiting| waiting.descriptors.take());
                 let Some(descriptors) = descriptors else {
                     let result = Err("the call came without the namespace's descriptors".to_owned());
                     let report = KernelReport::Attached(call, result);
                     return self.node.handle_kernel(report, clock::now());
                 };
-                Job::Attach(call, link, descriptors)
+                Job::Attach { call, link, lock, descriptors }
             }
             KernelJob::Detach(key) => Job::Detach(key),
             KernelJob::SetPort(key, up) => Job::SetPort(key, up),
@@ -388,9 +388,12 @@ impl Raised {
         announce(config, &node_config, &state);
         let me = node_config.mesh.identity.name();
         let mut node = Node::new(node_config, state, clock::now());
-        let picture =
-            Picture { tunnel: tunnel(config, me), desired: node.desired(), wish: node.kernel_wish().clone() };
-        let Brought { bridge, fastpath } = kernel::bring(&mut ground.fastpath, &picture).await;
+        let picture = Picture {
+            tunnel: tunnel(config, me),
+            local: node.local_wish(),
+            wish: node.kernel_wish().clone(),
+        };
+        let Brought { bridge, fastpath, unmet: _ } = kernel::bring(&mut ground.fastpath, &picture).await;
         bridge?;
         let mut prober = Prober::new(ground.fastpath.bridge().clone());
         if let Some(ready) = fastpath {

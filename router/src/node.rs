@@ -38,7 +38,7 @@ use weft_gossip::{
 };
 
 pub use output::{CallId, Inspection, KernelJob, KernelReport, Output};
-pub use picture::{Picture, Tunnel};
+pub use picture::{LocalWish, Picture, Tunnel};
 pub use state::State;
 
 use crate::dataplane::{Command, Counters, Event};

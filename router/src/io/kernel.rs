@@ -4,9 +4,11 @@
 //! notification or a quiet timer makes it look again, bring back what others changed, and tell which
 //! container links stand. It ends when the control loop drops its end of the queue.
 //!
-//! Jobs are carried out in order. Of wishes that wait next to each other only the last is, since each is the whole
-//! of it; but none is carried past a move of addresses, which is what makes a change of carrier safe.
+//! Jobs are carried out in order. Of wishes only the last is, since each is the whole of it, when no other job waits:
+//! two hundred containers at once do not cost two hundred looks. But no wish is carried past a move of addresses, which
+//! is what makes a change of carrier safe, nor past a fence.
 
+mod firewall;
 mod lines;
 mod watch;
 
@@ -14,16 +16,20 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::{ApiError, Descriptors, DoctorLine, Response};
-use weft_fastpath::{ContainerLink, Desired, Error, Fastpath, MacAddr, Port, StandingLink, Underlay};
+use weft_fastpath::{
+    ContainerLink, Desired, Error, Fastpath, Lock, MacAddr, Port, PortId, StandingLink, Underlay,
+};
 use weft_gossip::PeerName;
 
 use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
-use crate::node::{CallId, Inspection, KernelReport, Picture};
+use crate::node::{CallId, Inspection, KernelReport, LocalWish, Picture};
 use crate::overlay::{self, KernelWish};
+use firewall::Firewall;
 use lines::facts_lines;
 use watch::{Change, Watch};
 
@@ -39,14 +45,17 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How often it is asked who carries data, where there are many peers, and what counts as lately.
 const CARRIED: Duration = Duration::from_secs(5);
 
+/// How long wishes wait while links are made and removed.
+const OWED: Duration = Duration::from_millis(100);
+
 /// How long the data half may take to say what it has learned behind a peer; it takes microseconds.
 const LEARNED: Duration = Duration::from_secs(1);
 
 /// One job.
 #[derive(Debug)]
 pub enum Job {
-    /// Bring bridge, ports and addresses to this state, and keep them there.
-    Converge(Box<Desired>),
+    /// Bring bridge, ports, addresses and the host's firewall to this state, and keep them there.
+    Converge(Box<LocalWish>),
     /// Bring forwarding entries and source filter to this state, and keep them there.
     Fastpath(KernelWish),
     /// Move the addresses behind a peer to the other port.
@@ -61,7 +70,16 @@ pub enum Job {
         to: Way,
     },
     /// Make a container link.
-    Attach(CallId, Box<ContainerLink>, Descriptors),
+    Attach {
+        /// The call that asks for it.
+        call: CallId,
+        /// The link.
+        link: Box<ContainerLink>,
+        /// What its port lets through, from the first frame; none: anything.
+        lock: Option<Lock>,
+        /// The namespace, and netlink in it.
+        descriptors: Descriptors,
+    },
     /// Remove a container link.
     Detach(LinkKey),
     /// Take the port of a container link down, or up again.
@@ -106,6 +124,8 @@ pub struct Brought {
     pub bridge: Result<(), Error>,
     /// VXLAN and its filter; None: not wanted, or the bridge failed before it was tried.
     pub fastpath: Option<Result<(), String>>,
+    /// What could not be had of the host's firewall.
+    pub unmet: Vec<Error>,
 }
 
 /// Makes the kernel what the picture says: the filter first, so that there is no moment with an open VXLAN port.
@@ -113,6 +133,11 @@ pub async fn bring(fastpath: &mut Fastpath, picture: &Picture) -> Brought {
     let guarded = fastpath.converge_filter(Some(&picture.filter()));
     if let (Err(error), None) = (&guarded, picture.tunnel.vni) {
         tracing::warn!(%error, "no source filter: containers can speak to the ports of the mesh");
+    }
+    let policy = &picture.local.policy;
+    let mut unmet = fastpath.converge_policy(policy).await.unmet;
+    if policy.masquerade.is_some() {
+        unmet.extend(Fastpath::enable_forwarding().err());
     }
     let bridge = fastpath.converge(&picture.desired(guarded.is_ok())).await;
     let ready = match (&guarded, &bridge) {
@@ -129,7 +154,7 @@ pub async fn bring(fastpath: &mut Fastpath, picture: &Picture) -> Brought {
     {
         tracing::warn!(%error, "no VXLAN to IPv6 peers");
     }
-    Brought { bridge: bridge.map(drop), fastpath: ready }
+    Brought { bridge: bridge.map(drop), fastpath: ready, unmet }
 }
 
 /// Starts the task on the running `LocalSet`-free current-thread runtime.
@@ -147,15 +172,33 @@ pub fn spawn(
         places,
         watch: Watch::default(),
         inbox,
-        next: None,
+        owed: None,
         outbox,
         look_at: Instant::now(),
         ask_at: Instant::now(),
         ready: None,
         stands: None,
+        firewall: Firewall::default(),
     };
     tokio::spawn(task.run());
     (jobs, news)
+}
+
+/// A look that is owed.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    /// Only forwarding entries are asked for.
+    entries: bool,
+    since: Instant,
+}
+
+/// What ended a wait.
+enum Woken {
+    By(Box<Job>),
+    /// Something came up and is done.
+    Done,
+    /// There will be no job any more.
+    Never,
 }
 
 struct Task {
@@ -164,8 +207,8 @@ struct Task {
     places: Places,
     watch: Watch,
     inbox: mpsc::Receiver<Job>,
-    /// A job that was taken out behind wishes.
-    next: Option<Job>,
+    /// A look that wishes wait for.
+    owed: Option<Owed>,
     outbox: mpsc::Sender<News>,
     look_at: Instant,
     /// When to ask who carries data.
@@ -174,32 +217,23 @@ struct Task {
     ready: Option<Result<(), String>>,
     /// What the last look has left standing; None: something has changed since, or it was not all that was wanted.
     stands: Option<Desired>,
+    firewall: Firewall,
 }
 
 impl Task {
     async fn run(mut self) {
         loop {
-            let job = match self.next.take() {
-                Some(job) => job,
-                None => tokio::select! {
-                    biased;
-                    job = self.inbox.recv() => match job {
-                        Some(job) => job,
-                        None => return,
-                    },
-                    change = self.watch.changed() => {
-                        self.look_again(change).await;
-                        continue;
+            let job = match self.inbox.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    self.settle().await;
+                    match self.wait().await {
+                        Woken::By(job) => *job,
+                        Woken::Done => continue,
+                        Woken::Never => return,
                     }
-                    () = sleep_until(self.look_at) => {
-                        self.look().await;
-                        continue;
-                    }
-                    () = sleep_until(self.ask_at), if self.picture.wish.remotes.len() > overlay::FEW => {
-                        self.ask_who_carries().await;
-                        continue;
-                    }
-                },
+                }
             };
             // After the teardown nothing is looked at again: that would bring back what was torn down.
             let last = matches!(job, Job::Teardown(_));
@@ -210,22 +244,40 @@ impl Task {
         }
     }
 
+    /// Waits for the next job, and does meanwhile what comes up by itself.
+    async fn wait(&mut self) -> Woken {
+        tokio::select! {
+            biased;
+            job = self.inbox.recv() => return job.map_or(Woken::Never, |job| Woken::By(Box::new(job))),
+            change = self.watch.changed() => self.look_again(change).await,
+            () = sleep_until(self.look_at) => self.look().await,
+            () = sleep_until(self.ask_at), if self.picture.wish.remotes.len() > overlay::FEW => {
+                self.ask_who_carries().await;
+            }
+        }
+        Woken::Done
+    }
+
     async fn carry_out(&mut self, job: Job) {
         match job {
-            Job::Converge(_) | Job::Fastpath(_) => {
-                let entries = self.wish(job);
-                if !(entries && self.change_entries().await) {
-                    self.look().await;
-                }
+            Job::Converge(wish) => {
+                self.picture.local = *wish;
+                self.owe(false);
+            }
+            Job::Fastpath(wish) => {
+                self.picture.wish = wish;
+                self.owe(true);
             }
             Job::Move { peer, address, job, to } => {
+                self.settle().await;
                 if let Err(error) = self.move_macs(peer, address, to).await {
                     tracing::warn!(%peer, %error, "not every address of the peer could be moved to its new carrier");
                 }
                 self.tell(News::Report(KernelReport::Moved(peer, job))).await;
             }
-            Job::Attach(call, link, descriptors) => {
+            Job::Attach { call, link, lock, descriptors } => {
                 let Descriptors { netns, netlink } = descriptors;
+                self.lock(&link, lock).await;
                 let made = self.fastpath.attach(&link, std::os::fd::AsFd::as_fd(&netns), netlink).await;
                 let result = made.map(|_| ()).map_err(|error| error.to_string());
                 self.tell(News::Report(KernelReport::Attached(call, result))).await;
@@ -240,38 +292,44 @@ impl Task {
                     tracing::warn!(id = key.id, ifname = key.ifname, up, %error, "cannot switch a port");
                 }
             }
-            Job::Fence(call) => self.tell(News::Report(KernelReport::Fenced(call))).await,
+            Job::Fence(call) => {
+                self.settle().await;
+                self.tell(News::Report(KernelReport::Fenced(call))).await;
+            }
             Job::Inspect(call, inspection, peers) => {
+                self.settle().await;
                 let result = self.inspect(inspection, &peers).await;
                 self.tell(News::Inspected(call, result)).await;
             }
             Job::Teardown(call) => self.tear_down(call).await,
         }
+        if self.owed.is_some_and(|owed| owed.since.elapsed() > OWED) {
+            self.settle().await;
+        }
     }
 
-    /// Takes a wish over, and those that wait right behind it; whether all were about entries.
-    fn wish(&mut self, first: Job) -> bool {
-        let (mut job, mut entries) = (first, true);
-        loop {
-            match job {
-                Job::Converge(desired) => (self.picture.desired, entries) = (*desired, false),
-                Job::Fastpath(wish) => self.picture.wish = wish,
-                job @ (Job::Move { .. }
-                | Job::Attach(..)
-                | Job::Detach(_)
-                | Job::SetPort(..)
-                | Job::Fence(_)
-                | Job::Inspect(..)
-                | Job::Teardown(_)) => {
-                    self.next = Some(job);
-                    return entries;
-                }
-            }
-            match self.inbox.try_recv() {
-                Ok(next) => job = next,
-                Err(_) => return entries,
-            }
+    /// Notes that a look is owed; for entries alone less may do.
+    fn owe(&mut self, entries: bool) {
+        let owed = self.owed.get_or_insert(Owed { entries: true, since: Instant::now() });
+        owed.entries &= entries;
+    }
+
+    /// Makes good what is owed.
+    async fn settle(&mut self) {
+        if let Some(owed) = self.owed.take()
+            && !(owed.entries && self.change_entries().await)
+        {
+            self.look().await;
         }
+    }
+
+    /// Holds a link to what is its container's own, before it is made.
+    async fn lock(&mut self, link: &ContainerLink, lock: Option<Lock>) {
+        let (Some(lock), Ok(port)) = (lock, PortId::new(&link.id, &link.ifname)) else { return };
+        let host_end = self.picture.local.desired.bridge.host_end(&port);
+        self.picture.local.policy.locks.insert(host_end, lock);
+        let report = self.fastpath.converge_policy(&self.picture.local.policy).await;
+        self.firewall.hear(&report.unmet);
     }
 
     /// Carries a wish out that changes entries only, without looking at all that stands; whether that was possible.
@@ -336,10 +394,13 @@ impl Task {
         match change {
             Change::Links => self.look().await,
             // Others change their own tables all the time: that alone is no reason to list every link.
-            Change::Filter => match self.fastpath.converge_filter(Some(&self.picture.filter())) {
-                Ok(_) => {}
-                Err(_) => self.look().await,
-            },
+            Change::Filter => {
+                let report = self.fastpath.converge_policy(&self.picture.local.policy).await;
+                self.firewall.hear(&report.unmet);
+                if self.fastpath.converge_filter(Some(&self.picture.filter())).is_err() {
+                    self.look().await;
+                }
+            }
         }
     }
 
@@ -347,10 +408,11 @@ impl Task {
     async fn look(&mut self) {
         self.watch.open();
         let serial = self.picture.wish.serial;
-        let Brought { bridge, fastpath } = bring(&mut self.fastpath, &self.picture).await;
+        let Brought { bridge, fastpath, unmet } = bring(&mut self.fastpath, &self.picture).await;
         let whole = bridge.is_ok() && !matches!(fastpath, Some(Err(_)));
         self.stands = (whole && fastpath.is_some()).then(|| self.picture.desired(true));
         self.look_at = Instant::now() + if whole { QUIET } else { RETRY };
+        self.firewall.hear(&unmet);
         if let Err(error) = &bridge {
             tracing::warn!(%error, "the kernel is not as it should be");
         }
@@ -376,9 +438,9 @@ impl Task {
                 lines.extend(self.host_lines(peers).await);
                 Ok(Response::Doctor(lines))
             }
-            Inspection::Plan(desired) => Ok(Response::Plan(self.plan(*desired).await?)),
-            Inspection::Report(mut report, desired) => {
-                report.plan = self.plan(*desired).await.unwrap_or_else(|error| vec![error.message]);
+            Inspection::Plan(wish) => Ok(Response::Plan(self.plan(*wish).await?)),
+            Inspection::Report(mut report, wish) => {
+                report.plan = self.plan(*wish).await.unwrap_or_else(|error| vec![error.message]);
                 report.doctor.extend(self.host_lines(peers).await);
                 Ok(Response::Report(report))
             }
@@ -386,12 +448,15 @@ impl Task {
     }
 
     /// What the next look would change.
-    async fn plan(&self, desired: Desired) -> Result<Vec<String>, ApiError> {
+    async fn plan(&self, local: LocalWish) -> Result<Vec<String>, ApiError> {
         let failed = |error: Error| ApiError::failed(error.to_string());
-        let picture = Picture { desired, ..self.picture.clone() };
+        let picture = Picture { local, ..self.picture.clone() };
+        let policy = self.fastpath.plan_policy(&picture.local.policy).await.map_err(failed)?;
         let filter = self.fastpath.plan_filter(Some(&picture.filter())).map_err(failed)?;
         let links = self.fastpath.plan(&picture.desired(true)).await.map_err(failed)?;
-        Ok(filter.iter().map(ToString::to_string).chain(links.iter().map(ToString::to_string)).collect())
+        let filter = filter.iter().map(ToString::to_string);
+        let policy = policy.iter().map(ToString::to_string);
+        Ok(filter.chain(policy).chain(links.iter().map(ToString::to_string)).collect())
     }
 
     async fn host_lines(&self, peers: &[IpAddr]) -> Vec<DoctorLine> {
@@ -405,9 +470,10 @@ impl Task {
         };
         lines.extend(self.places.held_lines());
         lines.extend(self.fastpath_line());
+        lines.extend(self.firewall.lines());
         // That netlink does not answer was said above.
         if let Ok(underlay) = self.fastpath.underlay_mtu(peers).await {
-            lines.push(host::mtu_line(self.picture.desired.mtu, underlay));
+            lines.push(host::mtu_line(self.picture.local.desired.mtu, underlay));
         }
         lines.push(host::clock_line());
         lines

@@ -21,7 +21,7 @@ use weft_gossip::PeerName;
 use super::attachments::{Attachment, Exposure, LinkKey, Stage};
 use super::cni::Wishes;
 use super::output::done;
-use super::{CallId, Held, KernelJob, Node, Purpose};
+use super::{CallId, Held, KernelJob, LocalWish, Node, Purpose};
 use crate::ipam;
 
 /// How long a claim at start waits for an owner before it is made anew.
@@ -194,10 +194,12 @@ impl Node {
             link = self.as_pod(link, &wishes);
             self.note_pod(&attachment.key, &wishes);
         }
+        let key = attachment.key.clone();
         self.attachments.insert(attachment);
         self.durability.change();
         self.local_macs();
-        self.hold(Held::Kernel(KernelJob::Attach(call, Box::new(link))), now);
+        let lock = self.lock(&key);
+        self.hold(Held::Kernel(KernelJob::Attach(call, Box::new(link), lock)), now);
     }
 
     /// The kernel has wired the link, or has undone what it began.
@@ -233,7 +235,7 @@ impl Node {
             Held::Reply(call, _) | Held::Kernel(KernelJob::Fence(call)) => {
                 self.outputs.push_back(super::Output::Reply(call, Err(refusal)))
             }
-            Held::Kernel(KernelJob::Attach(call, _)) => {
+            Held::Kernel(KernelJob::Attach(call, _, _)) => {
                 if let Some(attaching) = self.attaching.remove(&call) {
                     self.drop_attachment(&attaching.key, now);
                 }
@@ -448,13 +450,17 @@ impl Node {
 
     /// Asks the shell to bring the kernel to what we want now.
     pub(super) fn converge(&mut self, now: Instant) {
-        let desired = Box::new(self.desired());
-        self.hold(Held::Kernel(KernelJob::Converge(desired)), now);
+        let wish = Box::new(self.local_wish());
+        self.hold(Held::Kernel(KernelJob::Converge(wish)), now);
     }
 
-    /// What the kernel must look like, as far as the node knows.
+    /// The node's part of what this host's kernel must look like.
     #[must_use]
-    pub fn desired(&self) -> Desired {
+    pub fn local_wish(&self) -> LocalWish {
+        LocalWish { desired: self.desired(), policy: self.policy() }
+    }
+
+    fn desired(&self) -> Desired {
         let kernel = &self.config.kernel;
         let exposed = self.exposed.iter().flat_map(|e| &e.addresses);
         // A link that is still being made is the attach job's; held here it would be reported as missing.

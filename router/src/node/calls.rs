@@ -98,8 +98,8 @@ impl Node {
                 self.outputs.push_back(Output::Inspect(call, Inspection::Doctor(lines)));
             }
             Request::Plan => {
-                let desired = Box::new(self.desired());
-                self.outputs.push_back(Output::Inspect(call, Inspection::Plan(desired)));
+                let wish = Box::new(self.local_wish());
+                self.outputs.push_back(Output::Inspect(call, Inspection::Plan(wish)));
             }
             Request::CniAdd(add) => self.cni_add(call, *add, now),
             Request::CniDel(name) => self.cni_del(call, name, now),

@@ -16,7 +16,7 @@ use std::time::Instant;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use weft_api::{ApiError, CniAdd, CniAttached, CniLease, CniName, CniRoute, CniStatus, Response};
-use weft_fastpath::{ContainerLink, DefaultRoute, MacAddr};
+use weft_fastpath::{ContainerLink, DefaultRoute, Lock, MacAddr, Masquerade, Policy};
 
 use super::attach::{AttachOrder, EXPOSE_ID};
 use super::attachments::{Exposure, LinkKey, Stage};
@@ -199,6 +199,26 @@ impl Node {
         link
     }
 
+    /// What pods need of the host's firewall, and what they may not do. Only pods are held to their addresses: whoever
+    /// attaches a namespace by hand may have a bridge or a second address in it.
+    pub(super) fn policy(&self) -> Policy {
+        let bridge = &self.config.kernel.bridge;
+        let locks = self.attachments.iter().filter_map(|attachment| {
+            let port = super::attach::port_id(&attachment.key)?;
+            Some((bridge.host_end(&port), self.lock(&attachment.key)?))
+        });
+        let range = self.range().filter(|_| self.cni.journal.outward);
+        Policy { masquerade: range.map(|range| Masquerade { range }), locks: locks.collect(), forward: true }
+    }
+
+    /// What a pod's port lets through; None for what is no pod.
+    pub(super) fn lock(&self, key: &LinkKey) -> Option<Lock> {
+        self.cni.journal.links.get(key)?;
+        let attachment = self.attachments.get(key)?;
+        let addresses = attachment.addresses.iter().map(|net| IpAddr::V4(net.addr())).collect();
+        Some(Lock { mac: attachment.mac, addresses })
+    }
+
     /// What a CNI result says about a pod that stands.
     pub(super) fn pod_answer(&self, key: &LinkKey, wishes: &Wishes) -> Result<Response, ApiError> {
         let gone = || ApiError::not_now(format!("{} was taken back meanwhile", key.id));
@@ -246,6 +266,7 @@ impl Node {
         if stood {
             self.drop_attachment(key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key.clone())), now);
+            self.converge(now);
         }
         begun || stood
     }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use weft_api::{ApiError, DoctorLine, Report, Response};
 
-use weft_fastpath::{ContainerLink, Desired, MacAddr};
+use weft_fastpath::{ContainerLink, Lock, MacAddr};
 use weft_gossip::PeerName;
 
 use super::attachments::LinkKey;
+use super::picture::LocalWish;
 use crate::dataplane::Command;
 use crate::overlay::{KernelWish, Stand};
 
@@ -48,18 +49,18 @@ pub enum Inspection {
     /// Add the host's lines to these.
     Doctor(Vec<DoctorLine>),
     /// Say what would be changed to reach this.
-    Plan(Box<Desired>),
+    Plan(Box<LocalWish>),
     /// Add the host's lines and the plan to this.
-    Report(Box<Report>, Box<Desired>),
+    Report(Box<Report>, Box<LocalWish>),
 }
 
 /// One job for the kernel, executed in order.
 #[derive(Clone, Debug)]
 pub enum KernelJob {
-    /// Bring the bridge and its ports to this state.
-    Converge(Box<Desired>),
-    /// Make a container link, with the descriptors that came with the call.
-    Attach(CallId, Box<ContainerLink>),
+    /// Bring the bridge, its ports and the host's firewall to this state.
+    Converge(Box<LocalWish>),
+    /// Make a container link, with the descriptors that came with the call. With a lock its port lets through only what is the container's own from the first frame.
+    Attach(CallId, Box<ContainerLink>, Option<Lock>),
     /// Remove a container link.
     Detach(LinkKey),
     /// Take the port of an attachment in conflict down, or up again.

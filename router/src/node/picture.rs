@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use weft_fastpath::{Desired, Filter, MacAddr, Remote, RemoteId, Underlay, Vxlan};
+use weft_fastpath::{Desired, Filter, MacAddr, Policy, Remote, RemoteId, Underlay, Vxlan};
 use weft_gossip::PeerName;
 
 use crate::config::Ports;
@@ -26,13 +26,22 @@ pub struct Tunnel {
     pub vni: Option<u32>,
 }
 
+/// The node's part.
+#[derive(Clone, Debug)]
+pub struct LocalWish {
+    /// Bridge, sleeve port, container ports and addresses.
+    pub desired: Desired,
+    /// What containers need of the host's firewall, and what they may not do.
+    pub policy: Policy,
+}
+
 /// Both parts, and what is fixed.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// What is fixed.
     pub tunnel: Tunnel,
-    /// Bridge, sleeve port, container ports and addresses.
-    pub desired: Desired,
+    /// The node's part.
+    pub local: LocalWish,
     /// Which peers VXLAN reaches, and what is let in from them.
     pub wish: KernelWish,
 }
@@ -47,7 +56,7 @@ impl Picture {
             remotes: self.remotes(),
             ..Vxlan::new(self.tunnel.ports.vxlan, vni, MacAddr::vxlan_of(self.tunnel.me.as_u64()))
         });
-        Desired { vxlan, ..self.desired.clone() }
+        Desired { vxlan, ..self.local.desired.clone() }
     }
 
     fn remotes(&self) -> BTreeMap<RemoteId, Remote> {
@@ -64,12 +73,12 @@ impl Picture {
     #[must_use]
     pub fn filter(&self) -> Filter {
         let Tunnel { ports, listen, vni, .. } = self.tunnel;
-        let bridge = &self.desired.bridge;
+        let Desired { bridge, ports: containers, .. } = &self.local.desired;
         let mut filter = Filter::new(bridge, ports.vxlan);
         filter.mesh_tcp.insert(ports.mesh);
         filter.mesh_udp.extend([ports.mesh, ports.vxlan, ports.quic]);
         filter.ours.extend(Underlay::ALL.map(|underlay| bridge.vxlan(underlay)));
-        filter.ours.extend(self.desired.ports.keys().map(|port| bridge.host_end(port)));
+        filter.ours.extend(containers.keys().map(|port| bridge.host_end(port)));
         filter.sources = self.accepted(Accept::Frames);
         filter.probes = self.accepted(Accept::Probes);
         filter.destination = listen;
@@ -104,7 +113,10 @@ mod tests {
         let bridge = weft_fastpath::BridgeName::default();
         Picture {
             tunnel: Tunnel { me: PeerName::from_u64(9), ports: Ports::default(), listen: None, vni },
-            desired: Desired::new(bridge, MacAddr::new([2, 0, 0, 0, 0, 9]), 1450),
+            local: LocalWish {
+                desired: Desired::new(bridge, MacAddr::new([2, 0, 0, 0, 0, 9]), 1450),
+                policy: Policy::default(),
+            },
             wish: KernelWish { serial: 7, remotes: remotes.into() },
         }
     }

@@ -189,9 +189,8 @@ impl Node {
                         doctor: self.doctor(now),
                         log: Vec::new(),
                     };
-                    let desired = Box::new(self.desired());
-                    self.outputs
-                        .push_back(Output::Inspect(call, Inspection::Report(Box::new(report), desired)));
+                    let wish = Box::new(self.local_wish());
+                    self.outputs.push_back(Output::Inspect(call, Inspection::Report(Box::new(report), wish)));
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Bench {
     fn pod(&mut self, add: CniAdd) -> (CallId, Option<ContainerLink>) {
         let call = self.call(Request::CniAdd(Box::new(add)));
         let link = self.quiet().into_iter().find_map(|output| {
-            let Output::Kernel(KernelJob::Attach(_, link)) = output else { return None };
+            let Output::Kernel(KernelJob::Attach(_, link, _)) = output else { return None };
             Some(*link)
         });
         (call, link)
@@ -104,7 +104,7 @@ fn a_pod_has_the_routes_the_mac_and_the_mtu_it_was_to_have_and_a_restart_keeps_t
     bench.node.handle_kernel(KernelReport::Attached(call, Ok(())), bench.now);
     bench.quiet();
     let again = Bench::with(State::decode(&bench.node.state().encode()).unwrap());
-    let port = again.node.desired().ports.into_values().next().unwrap();
+    let port = again.node.local_wish().desired.ports.into_values().next().unwrap();
     assert_eq!((port.mtu, port.hairpin), (1300, false));
 }
 
@@ -164,7 +164,7 @@ fn a_delete_is_answered_by_whoever_removes_the_link_and_again_is_fine() {
     let outputs = bench.quiet();
     let place = |found: &dyn Fn(&Output) -> bool| outputs.iter().position(found).unwrap();
     let detached = place(&|output| matches!(output, Output::Kernel(KernelJob::Detach(_))));
-    let asked = place(&|output| matches!(output, Output::Inspect(one, Inspection::Plan(_)) if *one == call));
+    let asked = place(&|output| matches!(output, Output::Kernel(KernelJob::Fence(one)) if *one == call));
     assert!(detached < asked);
     assert!(bench.held("c1").is_empty());
     for _ in 0..3 {
