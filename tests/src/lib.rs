@@ -5,8 +5,10 @@
 //! look at what arrives. Everything is named after the running process and vanishes with its owner, so tests run in
 //! parallel and leave nothing behind. Nothing here waits for ever: every wait has a deadline and says what it missed.
 
+pub mod cni;
 pub mod command;
 pub mod container;
+pub mod containerd;
 pub mod deadline;
 pub mod fabric;
 pub mod host;

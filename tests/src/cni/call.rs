@@ -1,0 +1,232 @@
+//! One plugin process: any environment, any input, a deadline, and a clock around all of it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Answer, Attachment, Failure};
+use crate::{command, deadline, sys};
+
+/// How long a plugin may run unless told otherwise: more than any promise of the product.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Where plugins find `iptables` and its like.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The verbs of CNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the specification's own words")]
+pub enum Verb {
+    Add,
+    Del,
+    Check,
+    Gc,
+    Status,
+    Version,
+}
+
+impl Verb {
+    /// As it stands in `CNI_COMMAND`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
+}
+
+/// What a plugin process will be given.
+#[derive(Debug, Clone)]
+pub struct Call {
+    program: PathBuf,
+    environment: BTreeMap<OsString, OsString>,
+    input: Vec<u8>,
+    limit: Duration,
+}
+
+/// A plugin process that has been started.
+#[derive(Debug)]
+pub struct Running {
+    plugin: String,
+    child: Child,
+    stdout: ChildStdout,
+    stderr: JoinHandle<Vec<u8>>,
+    begin: Instant,
+    limit: Duration,
+}
+
+impl Call {
+    /// A call with nothing but a `PATH`.
+    pub fn bare(program: &Path) -> Self {
+        let environment = BTreeMap::from([("PATH".into(), PATH.into())]);
+        Self { program: program.to_owned(), environment, input: Vec::new(), limit: LIMIT }
+    }
+
+    /// A call as a runtime makes it; the attachment is left out for VERSION, STATUS and GC.
+    pub fn new(program: &Path, verb: Verb, attachment: Option<&Attachment>, input: &[u8]) -> Self {
+        let folder = program.parent().unwrap_or(Path::new("/"));
+        let mut call = Self::bare(program).env("CNI_COMMAND", verb.word()).env("CNI_PATH", folder);
+        if let Some(attachment) = attachment {
+            call =
+                call.env("CNI_CONTAINERID", &attachment.container_id).env("CNI_IFNAME", &attachment.ifname);
+            if let Some(netns) = &attachment.netns {
+                call = call.env("CNI_NETNS", netns);
+            }
+            if !attachment.args.is_empty() {
+                call = call.env("CNI_ARGS", attachment.joined_args());
+            }
+        }
+        call.input = input.to_vec();
+        call
+    }
+
+    /// With this variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Without this variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
+    /// With this on standard input.
+    #[must_use]
+    pub fn input(mut self, input: &[u8]) -> Self {
+        input.clone_into(&mut self.input);
+        self
+    }
+
+    /// With this much time.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it to its end, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When it cannot be started or is not done in time; a refusal is an answer.
+    pub fn run(&self) -> Result<Answer, Failure> {
+        self.start()?.finish()
+    }
+
+    /// Starts it, in the network namespace of the calling thread. That thread must outlive the process.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Running, Failure> {
+        let plugin = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let not_started = |reason: String| Failure::NotStarted { plugin: plugin.clone(), reason };
+        let mut command = Command::new(&self.program);
+        command.env_clear().envs(&self.environment);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::die_with_parent(&mut command);
+        let begin = deadline::now();
+        let mut child = command.spawn().map_err(|error| not_started(error.to_string()))?;
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(not_started("no pipes".to_owned()));
+        };
+        if self.input.len() <= 4096 {
+            // One page always fits into the pipe. A plugin that ended before is a broken pipe: its answer counts.
+            let _ = stdin.write_all(&self.input);
+        } else {
+            let input = self.input.clone();
+            std::thread::spawn(move || stdin.write_all(&input));
+        }
+        let stderr = std::thread::spawn(move || read_all(stderr));
+        Ok(Running { plugin, child, stdout, stderr, begin, limit: self.limit })
+    }
+}
+
+impl Running {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9` when this much time has passed since its start, or at its end if that comes first.
+    ///
+    /// # Errors
+    /// When the answer cannot be read.
+    pub fn kill_after(mut self, delay: Duration) -> Result<Answer, Failure> {
+        while self.begin.elapsed() < delay {
+            std::hint::spin_loop();
+        }
+        let _ = self.child.kill();
+        self.finish()
+    }
+
+    /// Waits for its end and returns what it left.
+    ///
+    /// # Errors
+    /// When it is still running at its deadline; it is killed then.
+    pub fn finish(mut self) -> Result<Answer, Failure> {
+        let mut stdout = Vec::new();
+        if !self.collect(&mut stdout) {
+            command::end(&mut self.child);
+            return Err(Failure::Late { plugin: self.plugin, limit: self.limit });
+        }
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if self.begin.elapsed() < self.limit => deadline::pause(Duration::from_micros(50)),
+                Ok(None) | Err(_) => {
+                    command::end(&mut self.child);
+                    return Err(Failure::Late { plugin: self.plugin, limit: self.limit });
+                }
+            }
+        };
+        let took = self.begin.elapsed();
+        let stderr = self.stderr.join().unwrap_or_default();
+        Ok(Answer {
+            plugin: self.plugin,
+            code: command::exit_code(status),
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            took,
+        })
+    }
+
+    /// Reads standard output to its end; false when the deadline comes first.
+    fn collect(&mut self, into: &mut Vec<u8>) -> bool {
+        let mut buffer = [0; 16_384];
+        loop {
+            let Some(rest) = self.limit.checked_sub(self.begin.elapsed()) else { return false };
+            let patience = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)], patience) {
+                Ok(0) => return false,
+                Ok(_) => match self.stdout.read(&mut buffer) {
+                    Ok(0) | Err(_) => return true,
+                    Ok(length) => into.extend_from_slice(&buffer[..length]),
+                },
+                Err(Errno::EINTR) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+fn read_all(mut pipe: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes);
+    bytes
+}
