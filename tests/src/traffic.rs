@@ -3,12 +3,14 @@
 //! Sockets belong to the namespace of the thread that opened them, so each sender and receiver here opens its sockets
 //! on a thread that entered first. Receivers stop when dropped.
 
+mod advert;
 mod copies;
 mod echo;
 mod flow;
 mod ping;
 mod transfer;
 
+pub use advert::advertise;
 pub use copies::{Copies, broadcast, multicast};
 pub use echo::{ECHO_PORT, Echo, tcp_round_trip, udp_round_trip, udp_send};
 pub use flow::{Flow, FlowReport};

@@ -53,6 +53,8 @@ pub struct Call {
     environment: BTreeMap<OsString, OsString>,
     input: Vec<u8>,
     limit: Duration,
+    /// The most address space it may have, in bytes.
+    memory: Option<u64>,
 }
 
 /// A plugin process that has been started.
@@ -70,7 +72,7 @@ impl Call {
     /// A call with nothing but a `PATH`.
     pub fn bare(program: &Path) -> Self {
         let environment = BTreeMap::from([("PATH".into(), PATH.into())]);
-        Self { program: program.to_owned(), environment, input: Vec::new(), limit: LIMIT }
+        Self { program: program.to_owned(), environment, input: Vec::new(), limit: LIMIT, memory: None }
     }
 
     /// A call as a runtime makes it; the attachment is left out for VERSION, STATUS and GC.
@@ -119,6 +121,13 @@ impl Call {
         self
     }
 
+    /// With no more address space than this, in bytes.
+    #[must_use]
+    pub fn within_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
     /// Runs it to its end, in the network namespace of the calling thread.
     ///
     /// # Errors
@@ -134,7 +143,14 @@ impl Call {
     pub fn start(&self) -> Result<Running, Failure> {
         let plugin = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let not_started = |reason: String| Failure::NotStarted { plugin: plugin.clone(), reason };
-        let mut command = Command::new(&self.program);
+        let mut command = match self.memory {
+            Some(bytes) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--as={bytes}")).arg(&self.program);
+                limited
+            }
+            None => Command::new(&self.program),
+        };
         command.env_clear().envs(&self.environment);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::die_with_parent(&mut command);
