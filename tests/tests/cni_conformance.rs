@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weft_tests::cni::{
-    Attachment, Call, Conflist, Holdings, Runtime, VERSIONS, Verb, addresses, binary, conforms, network, network_with,
-    runtime,
+    Attachment, Call, Conflist, Holdings, Runtime, VERSIONS, Verb, addresses, binary, conforms, network,
+    network_with, runtime,
 };
 use weft_tests::{Fabric, Host, deadline, scenario};
 
@@ -30,15 +30,25 @@ fn serving(fabric: &Fabric) -> Result<(Host, Runtime)> {
 #[test]
 fn version_is_answered_with_nothing_else_in_the_environment() -> Result<()> {
     let versions = r#""supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#;
-    let ask = |input: String| Call::bare(&binary()?).env("CNI_COMMAND", "VERSION").input(input.as_bytes()).run().context(input);
+    let ask = |input: String| {
+        Call::bare(&binary()?).env("CNI_COMMAND", "VERSION").input(input.as_bytes()).run().context(input)
+    };
     for version in ALL.into_iter().chain(["9.9.9"]) {
         let answer = ask(json!({"cniVersion": version}).to_string())?;
         answer.accepted()?;
-        ensure!(answer.text().trim() == format!("{{\"cniVersion\":\"{version}\",{versions}"), "{}", answer.text());
+        ensure!(
+            answer.text().trim() == format!("{{\"cniVersion\":\"{version}\",{versions}"),
+            "{}",
+            answer.text()
+        );
     }
     for input in ["", "{}", "no JSON", "{\"cniVersion\": 7}"] {
         let answer = ask(input.to_owned())?;
-        ensure!(answer.text().trim() == format!("{{\"cniVersion\":\"1.1.0\",{versions}"), "{}", answer.text());
+        ensure!(
+            answer.text().trim() == format!("{{\"cniVersion\":\"1.1.0\",{versions}"),
+            "{}",
+            answer.text()
+        );
     }
     Ok(())
 }
@@ -53,7 +63,8 @@ fn a_version_nobody_knows_is_refused_with_code_1_before_anything_is_done() -> Re
         for version in ["0.0.1", "0.5.0", "1.1.1", "2.0.0", "one", " 1.0.0"] {
             for verb in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
                 let call = runtime.prepare(verb, &network(&host, version)?, 0, Some(&attachment))?;
-                let (code, text) = runtime.run(&call)?.refused().with_context(|| format!("{verb:?} {version}"))?;
+                let (code, text) =
+                    runtime.run(&call)?.refused().with_context(|| format!("{verb:?} {version}"))?;
                 ensure!(code == 1, "{verb:?} {version}: {code} {text}");
             }
         }
@@ -61,7 +72,8 @@ fn a_version_nobody_knows_is_refused_with_code_1_before_anything_is_done() -> Re
         for (verb, versions) in [(Verb::Check, &ALL[..4]), (Verb::Gc, &ALL[..6]), (Verb::Status, &ALL[..6])] {
             for version in versions {
                 let call = runtime.prepare(verb, &network(&host, version)?, 0, Some(&attachment))?;
-                let (code, text) = runtime.run(&call)?.refused().with_context(|| format!("{verb:?} {version}"))?;
+                let (code, text) =
+                    runtime.run(&call)?.refused().with_context(|| format!("{verb:?} {version}"))?;
                 ensure!(code == 1, "{verb:?} {version}: {code} {text}");
             }
         }
@@ -84,7 +96,8 @@ fn a_result_has_the_shape_of_the_version_it_was_asked_for_in() -> Result<()> {
             ensure!(added.result["dns"] == dns["dns"], "{version}: {}", added.result);
             let given = addresses(&added.result)?;
             let kernel = container.addresses_in_kernel()?;
-            let told: Vec<String> = given.iter().map(|(address, length)| format!("{address}/{length}")).collect();
+            let told: Vec<String> =
+                given.iter().map(|(address, length)| format!("{address}/{length}")).collect();
             ensure!(told == kernel && told.len() == 1, "{version}: told {told:?}, has {kernel:?}");
             if VERSIONS.contains(&version) {
                 interfaces_are_told_as_they_are(&host, &container, version, &added.result)?;
@@ -108,9 +121,14 @@ fn interfaces_are_told_as_they_are(
         interfaces.iter().partition(|one| one["sandbox"].as_str().is_some_and(|path| !path.is_empty()));
     ensure!(inner.len() == 1 && !outer.is_empty(), "{version}: {result}");
     ensure!(inner[0]["name"] == "eth0" && inner[0]["sandbox"] == json!(sandbox), "{version}: {result}");
-    let mac_of = |text: String| text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).map(str::to_owned);
+    let mac_of = |text: String| {
+        text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).map(str::to_owned)
+    };
     let mac = mac_of(container.netns().ip("-o link show dev eth0")?);
-    ensure!(mac.is_some() && inner[0]["mac"].as_str().map(str::to_owned) == mac, "{version}: {mac:?}: {result}");
+    ensure!(
+        mac.is_some() && inner[0]["mac"].as_str().map(str::to_owned) == mac,
+        "{version}: {mac:?}: {result}"
+    );
     for end in outer {
         let name = end["name"].as_str().context("a host interface without a name")?;
         let mac = mac_of(host.netns().ip(&format!("-o link show dev {name}"))?);
@@ -164,9 +182,14 @@ fn input_that_is_no_configuration_is_refused_with_one_error_object_in_little_mem
         let before = Holdings::of(&host)?;
         let container = fabric.container("c1")?;
         let attachment = Attachment::new("c1", container.netns());
-        let good = json!({"cniVersion": "1.0.0", "name": "n", "type": "weft-net", "socket": host.socket()}).to_string();
-        let mut inputs: Vec<Vec<u8>> = (0..good.len()).map(|length| good.as_bytes()[..length].to_vec()).collect();
-        inputs.extend(["null", "7", "[]", "\"text\"", "{\"cniVersion\":1}", "{\"cniVersion\":\"1.0.0\"}"].map(Into::into));
+        let good = json!({"cniVersion": "1.0.0", "name": "n", "type": "weft-net", "socket": host.socket()})
+            .to_string();
+        let mut inputs: Vec<Vec<u8>> =
+            (0..good.len()).map(|length| good.as_bytes()[..length].to_vec()).collect();
+        inputs.extend(
+            ["null", "7", "[]", "\"text\"", "{\"cniVersion\":1}", "{\"cniVersion\":\"1.0.0\"}"]
+                .map(Into::into),
+        );
         inputs.push(br#"{"cniVersion":"1.0.0","name":7}"#.to_vec());
         inputs.push(br#"{"cniVersion":"1.0.0","name":"a","name":"b"}"#.to_vec());
         inputs.push(br#"{"cniVersion":"1.0.0","name":"n","mtu":"many"}"#.to_vec());
@@ -177,7 +200,9 @@ fn input_that_is_no_configuration_is_refused_with_one_error_object_in_little_mem
         inputs.push(vec![b' '; 10 << 20]);
         let padding = "x".repeat(20 << 20);
         inputs.push(format!("{{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"x\":\"{padding}\"}}").into_bytes());
-        let bare = runtime.prepare(Verb::Add, &network(&host, "1.0.0")?, 0, Some(&attachment))?.within_memory(MEMORY);
+        let bare = runtime
+            .prepare(Verb::Add, &network(&host, "1.0.0")?, 0, Some(&attachment))?
+            .within_memory(MEMORY);
         for input in inputs {
             let shown = String::from_utf8_lossy(&input).chars().take(80).collect::<String>();
             let answer = runtime.run(&bare.clone().input(&input))?;
@@ -194,8 +219,10 @@ fn what_the_specification_does_not_know_yet_passes_through() -> Result<()> {
     scenario(|fabric| {
         let (host, runtime) = serving(fabric)?;
         let container = fabric.container("c1")?;
-        let attachment = Attachment::new("c1", container.netns()).arg("IgnoreUnknown", "1").arg("K8S_NEW", "x");
-        let future = json!({"future": {"deep": [1, {"x": null}]}, "cni.dev/tomorrow": true, "ipam": {"new": 1}});
+        let attachment =
+            Attachment::new("c1", container.netns()).arg("IgnoreUnknown", "1").arg("K8S_NEW", "x");
+        let future =
+            json!({"future": {"deep": [1, {"x": null}]}, "cni.dev/tomorrow": true, "ipam": {"new": 1}});
         let list = network_with(&host, "1.1.0", future)?;
         runtime.add(&list, &attachment)?;
         runtime.check(&list, &attachment)?;
@@ -214,7 +241,7 @@ fn add_refuses_a_name_that_is_taken_and_touches_nothing() -> Result<()> {
         let list = network(&host, "1.0.0")?;
         runtime.add(&list, &Attachment::new("warm", c0.netns()))?;
         let before = Holdings::of(&host)?;
-        c1.netns().ip("link add eth0 type dummy")?;
+        c1.netns().ip("link add eth0 type veth peer name other")?;
         let shape = c1.netns().snapshot()?;
         let refused = runtime.add(&list, &Attachment::new("c1", c1.netns()));
         ensure!(refused.is_err(), "eth0 was taken, yet: {refused:?}");
@@ -305,7 +332,7 @@ fn an_address_of_another_ipam_plugin_is_given_back_when_add_fails() -> Result<()
         runtime.check(&list, &attachment)?;
         runtime.del(&list, &attachment)?;
         ensure!(leases() == 0, "DEL left the address with host-local");
-        container.netns().ip("link add eth0 type dummy")?;
+        container.netns().ip("link add eth0 type veth peer name other")?;
         ensure!(runtime.add(&list, &attachment).is_err(), "eth0 was taken");
         ensure!(leases() == 0, "a failed ADD left the address with host-local");
         Ok(())
@@ -347,7 +374,9 @@ fn del_succeeds_whatever_is_left_and_however_often() -> Result<()> {
         runtime.del(&list, &attachment).context("with the interface gone")?;
         std::thread::scope(|scope| {
             let calls: Vec<_> = (0..32).map(|_| scope.spawn(|| runtime.del(&list, &attachment))).collect();
-            calls.into_iter().try_for_each(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop))
+            calls.into_iter().try_for_each(|call| {
+                call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
+            })
         })?;
         before.wait_again(&host, Duration::from_secs(5))?;
         runtime.add(&list, &attachment)?;
@@ -356,7 +385,10 @@ fn del_succeeds_whatever_is_left_and_however_often() -> Result<()> {
         runtime.del(&list, &attachment).context("with no router, again")?;
         host.launch(&[])?;
         host.wait_ready()?;
-        before.wait_again(&host, Duration::from_secs(10)).context("the router did not do what was left for it").map(drop)
+        before
+            .wait_again(&host, Duration::from_secs(10))
+            .context("the router did not do what was left for it")
+            .map(drop)
     })
 }
 
@@ -368,8 +400,13 @@ fn check_finds_each_thing_that_is_broken_and_nothing_else() -> Result<()> {
         for version in ["0.4.0", "1.0.0", "1.1.0"] {
             let list = network(&host, version)?;
             let attachment = Attachment::new("c1", c1.netns());
-            let breaks = ["link set eth0 down", "addr flush dev eth0", "route del default", "link del eth0",
-                          "link set eth0 address 02:00:00:00:00:09"];
+            let breaks = [
+                "link set eth0 down",
+                "addr flush dev eth0",
+                "route del default",
+                "link del eth0",
+                "link set eth0 address 02:00:00:00:00:09",
+            ];
             for broken in breaks {
                 runtime.add(&list, &attachment)?;
                 runtime.check(&list, &attachment).context("right after ADD")?;
@@ -419,8 +456,12 @@ fn gc_leaves_exactly_what_is_valid_of_its_own_network() -> Result<()> {
             for attachment in &all {
                 runtime.add(&list, attachment)?;
             }
-            let keep: Vec<Attachment> =
-                all.iter().enumerate().filter(|(n, _)| valid >> n & 1 == 1).map(|(_, one)| one.clone()).collect();
+            let keep: Vec<Attachment> = all
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| valid >> n & 1 == 1)
+                .map(|(_, one)| one.clone())
+                .collect();
             runtime.gc(&list, &keep)?;
             let now = Holdings::of(&host)?;
             ensure!(now.used == base.used + keep.len() as u64, "{valid:03b}: {now:?}");
@@ -447,22 +488,34 @@ fn status_says_whether_add_would_work() -> Result<()> {
         let list = network(&host, "1.1.0")?;
         let ask = |runtime: &Runtime| -> Result<Option<(u64, String)>> {
             let answer = runtime.run(&runtime.prepare(Verb::Status, &list, 0, None)?)?;
-            if answer.code == 0 { answer.silence()?; Ok(None) } else { Ok(Some(answer.refused()?)) }
+            if answer.code == 0 {
+                answer.silence()?;
+                Ok(None)
+            } else {
+                Ok(Some(answer.refused()?))
+            }
         };
         let absent = ask(&runtime)?;
         ensure!(matches!(absent, Some((50, _))), "with no router: {absent:?}");
-        // Four addresses: network and broadcast are never given out, the host has one, one pod the other.
-        host.launch(&["--range", "10.32.0.0/30"])?;
+        // Eight addresses: network and broadcast are never given out, the host has one, five pods the others.
+        host.launch(&["--range", "10.32.0.0/29"])?;
         host.wait_ready()?;
         ensure!(ask(&runtime)?.is_none(), "{:?}", ask(&runtime)?);
-        let (c1, c2) = (fabric.container("c1")?, fabric.container("c2")?);
-        runtime.add(&list, &Attachment::new("c1", c1.netns()))?;
+        let containers = (1..=5).map(|n| fabric.container(&format!("c{n}"))).collect::<Result<Vec<_>>>()?;
+        for (n, container) in containers.iter().enumerate() {
+            runtime.add(&list, &Attachment::new(&format!("c{n}"), container.netns()))?;
+        }
+        let more = fabric.container("more")?;
         let full = ask(&runtime)?;
         ensure!(matches!(full, Some((50, _))), "with no address left: {full:?}");
         let begin = deadline::now();
-        let refused = runtime.add(&list, &Attachment::new("c2", c2.netns()));
-        ensure!(refused.is_err() && begin.elapsed() < Duration::from_secs(10), "{refused:?} {:?}", begin.elapsed());
-        runtime.del(&list, &Attachment::new("c1", c1.netns()))?;
+        let refused = runtime.add(&list, &Attachment::new("more", more.netns()));
+        ensure!(
+            refused.is_err() && begin.elapsed() < Duration::from_secs(10),
+            "{refused:?} {:?}",
+            begin.elapsed()
+        );
+        runtime.del(&list, &Attachment::new("c0", containers[0].netns()))?;
         ensure!(ask(&runtime)?.is_none(), "an address is free again: {:?}", ask(&runtime)?);
         Ok(())
     })
@@ -485,7 +538,9 @@ fn status_tells_that_pods_no_longer_reach_their_peers() -> Result<()> {
         };
         deadline::until_true("STATUS answers 51", Duration::from_secs(20), degraded)?;
         fabric.heal()?;
-        deadline::until_true("STATUS is content", Duration::from_secs(30), || Ok(runtime.status(&list).is_ok()))?;
+        deadline::until_true("STATUS is content", Duration::from_secs(30), || {
+            Ok(runtime.status(&list).is_ok())
+        })?;
         Ok(())
     })
 }
@@ -501,7 +556,8 @@ fn add_that_must_wait_says_try_again_in_bounded_time() -> Result<()> {
         let container = fabric.container("c1")?;
         for version in VERSIONS {
             let list = network(&host, version)?;
-            let call = runtime.prepare(Verb::Add, &list, 0, Some(&Attachment::new("c1", container.netns())))?;
+            let call =
+                runtime.prepare(Verb::Add, &list, 0, Some(&Attachment::new("c1", container.netns())))?;
             let answer = runtime.run(&call)?;
             let (code, text) = answer.refused()?;
             ensure!(code == 11, "{version}: {code} {text}");

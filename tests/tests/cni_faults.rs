@@ -4,9 +4,10 @@
 //!   c1 … cN ── bridge "weft" ── router of host1        whoever is killed, nothing stays that nobody knows of
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use weft_tests::cni::{
@@ -57,7 +58,12 @@ impl Seeded {
 impl Stage {
     /// A runtime tries again, the pod works, it goes, and nothing is left.
     fn recovers(&self, pod: &Attachment) -> Result<()> {
-        self.runtime.add(&self.list, pod).context("ADD again")?;
+        // The call of the one that was killed may still be under way: "try again later" is an answer then.
+        deadline::until("ADD again", SOON, || match self.runtime.add(&self.list, pod) {
+            Ok(added) => Ok(Some(added)),
+            Err(failure) if failure.code() == Some(11) => Ok(None),
+            Err(failure) => bail!("ADD again: {failure}"),
+        })?;
         self.runtime.check(&self.list, pod).context("CHECK after ADD again")?;
         self.runtime.del(&self.list, pod).context("DEL")?;
         self.before.wait_again(&self.host, SOON).map(drop)
@@ -111,7 +117,10 @@ fn a1_a_plugin_killed_while_it_leaves_a_note_leaves_a_whole_one_or_none() -> Res
             stage.runtime.del(&stage.list, &pod).context("DEL again, with no router")?;
             stage.host.launch(&[])?;
             stage.host.wait_ready()?;
-            stage.before.wait_again(&stage.host, SOON).with_context(|| format!("killed in a note at {step}"))?;
+            stage
+                .before
+                .wait_again(&stage.host, SOON)
+                .with_context(|| format!("killed in a note at {step}"))?;
         }
         Ok(())
     })
@@ -131,7 +140,9 @@ fn a1_a_plugin_killed_at_any_moment_leaves_nothing() -> Result<()> {
             let call = stage.runtime.prepare(verb, &stage.list, 0, Some(&pod))?;
             let after = Duration::from_micros(u64::from(seeded.below(12_000)));
             stage.runtime.run_killed(&call, after)?;
-            stage.recovers(&pod).with_context(|| format!("{verb:?} killed after {after:?}, round {round}"))?;
+            stage
+                .recovers(&pod)
+                .with_context(|| format!("{verb:?} killed after {after:?}, round {round}"))?;
         }
         Ok(())
     })
@@ -160,7 +171,9 @@ fn a2_a_router_killed_at_any_moment_has_done_it_or_not() -> Result<()> {
                     format!("round {round}: ADD had succeeded, the router was killed after {after:?}")
                 })?;
             }
-            stage.recovers(&pod).with_context(|| format!("round {round}: killed after {after:?}: {added:?}"))?;
+            stage
+                .recovers(&pod)
+                .with_context(|| format!("round {round}: killed after {after:?}: {added:?}"))?;
         }
         Ok(())
     })
@@ -238,10 +251,20 @@ fn a5_add_while_the_router_starts_is_served_or_told_to_come_again() -> Result<()
             ensure!(answer.took < PATIENCE && begin.elapsed() < Duration::from_secs(20), "{answer:?}");
         }
         host.freeze()?;
-        let frozen = runtime.run(&runtime.prepare(Verb::Add, &list, 0, Some(&Attachment::new("frozen", container.netns())))?);
+        let frozen = runtime.run(&runtime.prepare(
+            Verb::Add,
+            &list,
+            0,
+            Some(&Attachment::new("frozen", container.netns())),
+        )?);
         host.thaw()?;
         let frozen = frozen?;
-        ensure!(frozen.code != 0 && frozen.took < PATIENCE, "a router that stands still: {frozen:?}");
+        ensure!(
+            frozen.code != 0 && frozen.took < PATIENCE,
+            "a router that stands still: {:?} {}",
+            frozen.took,
+            frozen.text()
+        );
         Ok(())
     })
 }
@@ -259,10 +282,11 @@ fn a6_a_namespace_that_is_none_or_goes_away_is_a_clean_error() -> Result<()> {
         let file = home.join("file");
         let looped = home.join("loop");
         let hosts = stage.host.netns().path();
-        let pipe = std::path::Path::new("/dev/null");
-        for path in [&file, &looped, &hosts, own.as_ref(), other_kind.as_ref(), home, pipe] {
+        let device = PathBuf::from("/dev/null");
+        let odd = [file, looped, hosts, own.into(), other_kind.into(), home.to_path_buf(), device];
+        for path in &odd {
             let mut pod = Attachment::new("odd", stage.container.netns());
-            pod.netns = Some(path.to_path_buf());
+            pod.netns = Some(path.clone());
             let call = stage.runtime.prepare(Verb::Add, &stage.list, 0, Some(&pod))?;
             let answer = stage.runtime.run(&call)?;
             let (code, text) = answer.refused().with_context(|| path.display().to_string())?;
@@ -305,7 +329,11 @@ fn a10_what_an_older_list_added_a_newer_one_checks_and_deletes() -> Result<()> {
                                       "socket": stage.host.socket(), "prevResult": result});
                 let input = document.to_string();
                 let check = stage.runtime.prepare(Verb::Check, &stage.list, 0, Some(&pod))?;
-                stage.runtime.run(&check.input(input.as_bytes()))?.silence().with_context(|| format!("{old}: {input}"))?;
+                stage
+                    .runtime
+                    .run(&check.input(input.as_bytes()))?
+                    .silence()
+                    .with_context(|| format!("{old}: {input}"))?;
             }
             stage.runtime.del(&stage.list, &pod)?;
             stage.before.wait_again(&stage.host, SOON)?;

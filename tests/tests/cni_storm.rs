@@ -39,7 +39,10 @@ fn everybody<T: Send>(
     std::thread::scope(|scope| {
         let call = &call;
         let calls: Vec<_> = pods.iter().map(|pod| scope.spawn(move || call(pod))).collect();
-        calls.into_iter().map(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        calls
+            .into_iter()
+            .map(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     })
 }
 
@@ -77,13 +80,20 @@ fn a8_two_hundred_pods_come_and_go_at_once_and_nothing_stays() -> Result<()> {
             let given = added.iter().map(|one| addresses(&one.result)).collect::<Result<Vec<_>>>()?;
             let different: BTreeSet<_> = given.iter().flatten().collect();
             ensure!(different.len() == pods.len(), "{} addresses for {} pods", different.len(), pods.len());
-            ensure!(Holdings::of(&host)?.used == before.used + pods.len() as u64, "{:?}", Holdings::of(&host)?);
+            ensure!(
+                Holdings::of(&host)?.used == before.used + pods.len() as u64,
+                "{:?}",
+                Holdings::of(&host)?
+            );
             everybody(&pods[..20], |pod| runtime.check(&list, pod))?;
             adds.extend(added.iter().map(|one| one.took));
             dels.extend(everybody(&pods, |pod| runtime.del(&list, pod))?);
             before.wait_again(&host, Duration::from_secs(10))?;
         }
-        ensure!(adds.iter().chain(&dels).all(|took| *took < PATIENCE), "a call took longer than {PATIENCE:?}");
+        ensure!(
+            adds.iter().chain(&dels).all(|took| *took < PATIENCE),
+            "a call took longer than {PATIENCE:?}"
+        );
         print("200 parallel ADD", &mut adds);
         print("200 parallel DEL", &mut dels);
         Ok(())

@@ -22,10 +22,7 @@ pub fn binary() -> Result<PathBuf> {
         return std::fs::canonicalize(&named).with_context(|| format!("WEFT_NET_BIN: {}", named.display()));
     }
     let beside = host::binary()?.with_file_name("weft-net");
-    ensure!(
-        beside.is_file(),
-        "no weft-net binary: set WEFT_NET_BIN, or build it: `cargo build -p weft-cni`"
-    );
+    ensure!(beside.is_file(), "no weft-net binary: set WEFT_NET_BIN, or build it: `cargo build -p weft-cni`");
     Ok(beside)
 }
 
@@ -36,14 +33,16 @@ pub fn binary() -> Result<PathBuf> {
 /// When it cannot be built.
 pub fn faulty_binary() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("WEFT_NET_FAULTS") {
-        return std::fs::canonicalize(&named).with_context(|| format!("WEFT_NET_FAULTS: {}", named.display()));
+        return std::fs::canonicalize(&named)
+            .with_context(|| format!("WEFT_NET_FAULTS: {}", named.display()));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate stands in the workspace")?;
     let folder = root.join("target/faults");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--offline", "-p", "weft-cni", "--features", "faults"]);
     cargo.arg("--target-dir").arg(&folder).current_dir(root);
-    command::run(&mut cargo, "", Duration::from_secs(180))?.success("cargo build of the plugin with faults")?;
+    command::run(&mut cargo, "", Duration::from_secs(180))?
+        .success("cargo build of the plugin with faults")?;
     Ok(folder.join("debug/weft-net"))
 }
 
@@ -66,7 +65,8 @@ pub fn plugins(fabric: &Fabric) -> Result<PathBuf> {
 pub fn link(folder: &Path, binary: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     for name in ["weft-net", "weft-ipam"] {
-        std::os::unix::fs::symlink(binary, folder.join(name)).with_context(|| format!("{}", folder.display()))?;
+        std::os::unix::fs::symlink(binary, folder.join(name))
+            .with_context(|| format!("{}", folder.display()))?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket,
+    sockopt,
 };
 
 use crate::netns::Netns;
@@ -17,7 +18,8 @@ use crate::netns::Netns;
 /// When the namespace has no `eth0`, or the kernel refuses.
 pub fn advertise(from: &Netns) -> Result<()> {
     // Without an address on the link nothing can be sent; whoever is root in a container can give it one.
-    from.run(|| Ok(std::fs::write("/proc/thread-self/root/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0")?)).ok();
+    from.run(|| Ok(std::fs::write("/proc/thread-self/root/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0")?))
+        .ok();
     from.ip("-6 addr replace fe80::bad/64 dev eth0 nodad")?;
     from.run(|| {
         let index = if_nametoindex("eth0").context("no eth0")?;
@@ -25,7 +27,8 @@ pub fn advertise(from: &Netns) -> Result<()> {
         setsockopt(&fd, sockopt::Ipv6MulticastHops, &255)?;
         let everybody = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let to = SockaddrIn6::from(SocketAddrV6::new(everybody, 0, 0, index));
-        sendto(fd.as_raw_fd(), &message(), &to, MsgFlags::empty()).context("cannot send the advertisement")?;
+        sendto(fd.as_raw_fd(), &message(), &to, MsgFlags::empty())
+            .context("cannot send the advertisement")?;
         Ok(())
     })
 }
