@@ -29,11 +29,11 @@ ar r "$work/lib/libpcap.a" "$work/lib/nobus.o" 2>/dev/null
 # With --target the flags reach the programs and not what only runs while building.
 cd "$root"
 LIBPCAP_LIBDIR=$work/lib RUSTFLAGS="-C target-feature=+crt-static" \
-  cargo build --quiet --target "$host" --profile "$profile" -p weft-router -p weft-cni --bins
+  cargo build --quiet --target "$host" --target-dir "$work/build" --profile "$profile" -p weft-router -p weft-cni --bins
 folder=$profile
 [ "$profile" != dev ] || folder=debug
 for program in weft weft-net; do
-  cp "$root/target/$host/$folder/$program" "$work/layer/usr/local/bin/"
+  cp "$work/build/$host/$folder/$program" "$work/layer/usr/local/bin/"
   strip "$work/layer/usr/local/bin/$program"
 done
 "$here/archive.sh" "$work/layer" "$image" "$out" /usr/local/bin/weft

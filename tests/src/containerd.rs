@@ -17,7 +17,7 @@ mod messages;
 mod pod;
 
 pub use cri::Cri;
-pub use image::{BOX, import_folder};
+pub use image::{BOX, import};
 pub use pod::{ContainerSpec, Pod, PodSpec};
 
 use std::path::{Path, PathBuf};
@@ -97,6 +97,16 @@ impl Containerd {
     /// Where it looks for network configurations.
     pub fn networks(&self) -> PathBuf {
         self.home.join("cni/net.d")
+    }
+
+    /// A folder of this host's own, as its `/run` or `/var/lib` would be.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.home.join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
     }
 
     /// The interface to it.

@@ -360,6 +360,6 @@ pub(super) struct Launch {
     #[arg(long, value_name = "FORMAT", env = "WEFT_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// HOST, HOST:PORT, [IPV6]:PORT or quic://HOST[:PORT]
-    #[arg(value_name = "PEER")]
+    #[arg(value_name = "PEER", env = "WEFT_PEERS", value_delimiter = ',')]
     pub peers: Vec<PeerAddress>,
 }

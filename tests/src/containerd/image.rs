@@ -16,10 +16,7 @@ pub const BOX: &str = "docker.io/local/box:1";
 const ARCHIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/daemonset/archive.sh");
 
 /// Makes an image of a folder and gives it to a containerd.
-///
-/// # Errors
-/// When the script or the import fails.
-pub fn import_folder(host: &Containerd, root: &Path, name: &str, entrypoint: &str) -> Result<()> {
+fn import_folder(host: &Containerd, root: &Path, name: &str, entrypoint: &str) -> Result<()> {
     let tar = host.home().join("image.tar");
     let mut archive = Command::new("sh");
     archive.arg(ARCHIVE).arg(root).arg(name).arg(&tar).arg(entrypoint);
@@ -30,7 +27,10 @@ pub fn import_folder(host: &Containerd, root: &Path, name: &str, entrypoint: &st
 }
 
 /// Gives an image in a tar to a containerd, and waits until pods can be made of it.
-fn import(host: &Containerd, tar: &Path, name: &str) -> Result<()> {
+///
+/// # Errors
+/// When containerd does not take it.
+pub fn import(host: &Containerd, tar: &Path, name: &str) -> Result<()> {
     let tar = tar.to_str().context("a path that is not text")?;
     host.ctr(&["images", "import", "--snapshotter", "native", tar])?;
     let known = || host.cri().has_image(name);
