@@ -9,8 +9,8 @@ AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-ro
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-build: setup ## the release binary: target/release/weft
-	$(CARGO) build --quiet --release -p weft-router --bin weft
+build: setup ## the release binaries: target/release/weft and weft-net
+	$(CARGO) build --quiet --release -p weft-router -p weft-cni --bins
 
 demo: build ## three hosts on this machine, from nothing to a healed partition, in under a minute
 	$(CARGO) build --quiet -p weft-examples

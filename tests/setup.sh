@@ -5,12 +5,15 @@ set -euo pipefail
 
 declare -A package_of=(
   [gcc]=gcc [pkg-config]=pkg-config [ip]=iproute2 [nft]=nftables [ping]=iputils-ping [make]=make [unshare]=util-linux
+  # Pods: a real runtime, the reference plugins beside ours (portmap calls iptables), and an image from busybox.
+  [containerd]=containerd [runc]=runc [busybox]=busybox-static [iptables]=iptables [prlimit]=util-linux
 )
 missing=()
 for tool in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
 done
 [ -e /usr/include/pcap/pcap.h ] || missing+=(libpcap-dev)
+[ -e /usr/lib/cni/portmap ] || missing+=(containernetworking-plugins)
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 
 if [ "${#missing[@]}" -gt 0 ]; then

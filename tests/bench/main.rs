@@ -69,7 +69,7 @@ fn run() -> Result<()> {
     let mut systems = system::all(&programs);
     systems.retain(|one| asked(one.as_ref()));
     ensure!(
-        !systems.is_empty() || settings.wants(measure::ATTACH),
+        !systems.is_empty() || settings.wants(measure::ATTACH) || settings.wants(measure::PODS[0]),
         "there is no row of the name {}",
         settings.only.join(", ")
     );
@@ -107,5 +107,9 @@ fn play(
     if session.settings.wants(measure::ATTACH) {
         announce(measure::ATTACH);
         session.attach(samples);
+    }
+    if session.settings.wants(measure::PODS[0]) {
+        announce(measure::PODS[0]);
+        session.pods(samples);
     }
 }

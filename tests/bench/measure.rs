@@ -6,6 +6,7 @@
 mod attach;
 mod machine;
 mod packets;
+mod pods;
 mod round_trip;
 mod stream;
 
@@ -26,6 +27,9 @@ use crate::system::{Role, System};
 
 /// The name of the row of what is measured of attaching.
 pub(crate) const ATTACH: &str = "attach";
+
+/// The rows of what is measured of CNI plugins: ours, and the reference ones.
+pub(crate) const PODS: [&str; 2] = ["cni add", "cni add by bridge + host-local"];
 
 /// How long the two containers may take until they reach each other.
 const REACH: Duration = Duration::from_secs(15);
@@ -150,6 +154,31 @@ impl Session<'_> {
         if let Err(error) = measured {
             report::note(&format!("{error:#}"));
             samples.fail(ATTACH, format!("{error:#}"));
+        }
+    }
+}
+
+impl Session<'_> {
+    /// ADD and DEL by our plugin and by the reference ones, interleaved.
+    pub(crate) fn pods(&self, samples: &mut Samples) {
+        let measured = scenario::perform(|fabric: &Fabric| {
+            let (found, quiet) = Watch::begin()?.around(|| pods::run(fabric, self.settings))?;
+            for (name, found) in PODS.into_iter().zip(found) {
+                for (times, p50, p99) in [
+                    (&found.add, Metric::AddP50, Metric::AddP99),
+                    (&found.del, Metric::DelP50, Metric::DelP99),
+                ] {
+                    for (metric, part) in [(p50, 0.5), (p99, 0.99)] {
+                        let value = times.quantile(part).as_secs_f64() * 1e3;
+                        samples.add(name, metric, Sample { value, quiet });
+                    }
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = measured {
+            report::note(&format!("{error:#}"));
+            samples.fail(PODS[0], format!("{error:#}"));
         }
     }
 }

@@ -44,6 +44,14 @@ pub(crate) enum Metric {
     DetachP99,
     /// Addresses allocated one after the other.
     Allocations,
+    /// CNI ADD, whole process, median.
+    AddP50,
+    /// CNI ADD, whole process, 99th percentile.
+    AddP99,
+    /// CNI DEL, whole process, median.
+    DelP50,
+    /// CNI DEL, whole process, 99th percentile.
+    DelP99,
 }
 
 impl Metric {
@@ -56,6 +64,8 @@ impl Metric {
     /// What is measured of attaching.
     pub(crate) const ATTACH: [Self; 5] =
         [Self::AttachP50, Self::AttachP99, Self::DetachP50, Self::DetachP99, Self::Allocations];
+    /// What is measured of CNI plugins.
+    pub(crate) const PODS: [Self; 4] = [Self::AddP50, Self::AddP99, Self::DelP50, Self::DelP99];
 
     /// The name in the JSON file.
     pub(crate) fn key(self) -> &'static str {
@@ -95,6 +105,10 @@ impl Metric {
             Self::AttachP99 => ("attach_p99", "attach p99", "ms", Lower),
             Self::DetachP50 => ("detach_p50", "detach p50", "ms", Lower),
             Self::DetachP99 => ("detach_p99", "detach p99", "ms", Lower),
+            Self::AddP50 => ("add_p50", "ADD p50", "ms", Lower),
+            Self::AddP99 => ("add_p99", "ADD p99", "ms", Lower),
+            Self::DelP50 => ("del_p50", "DEL p50", "ms", Lower),
+            Self::DelP99 => ("del_p99", "DEL p99", "ms", Lower),
             Self::Allocations => ("allocations", "allocations", "per second", Higher),
         }
     }

@@ -52,6 +52,7 @@ pub(crate) fn print(samples: &Samples, verdicts: &[Verdict], settings: &Settings
     figures(samples, "Streams", &Metric::STREAMS);
     figures(samples, "Small packets", &Metric::PACKETS);
     attach(samples);
+    pods(samples);
     ratios(samples);
     targets(verdicts);
     reasons(samples);
@@ -68,6 +69,15 @@ fn figures(samples: &Samples, title: &str, metrics: &[Metric]) {
     let mut table = Table::new(title, metrics.iter().map(|metric| heading(*metric)).collect());
     for row in samples.systems() {
         table.row(row.description.name, metrics.iter().map(|metric| cell(row.figure(*metric))).collect());
+    }
+    show(&table);
+}
+
+fn pods(samples: &Samples) {
+    let mut table = Table::new("Pods", Metric::PODS.iter().map(|metric| heading(*metric)).collect());
+    for row in samples.rows().filter(|row| Metric::PODS.iter().any(|one| row.figure(*one).is_some())) {
+        table
+            .row(row.description.name, Metric::PODS.iter().map(|metric| cell(row.figure(*metric))).collect());
     }
     show(&table);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::measure::{ATTACH, Sample};
+use crate::measure::{ATTACH, PODS, Sample};
 use crate::metric::{Better, Metric};
 use crate::system::{Description, Role};
 
@@ -38,13 +38,16 @@ pub(crate) struct Figure {
 }
 
 impl Samples {
-    /// Rows without a sample, and one for what is measured of attaching.
+    /// Rows without a sample, and those for what is measured of attaching.
     pub(crate) fn new(mut descriptions: Vec<Description>) -> Self {
         descriptions.push(Description {
             name: ATTACH,
             role: Role::Ours,
             about: "weft attach and detach, a process each; addresses over the API, one after the other",
         });
+        let about = "CNI plugins, a process each: ADD and DEL of one pod after the other, turn by turn";
+        descriptions.push(Description { name: PODS[0], role: Role::Ours, about });
+        descriptions.push(Description { name: PODS[1], role: Role::Kernel, about });
         let row = |description| Row {
             description,
             version: None,
@@ -58,7 +61,7 @@ impl Samples {
 
     /// The rows of tunnels and limits.
     pub(crate) fn systems(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.description.name != ATTACH)
+        self.rows.iter().filter(|row| row.description.name != ATTACH && !PODS.contains(&row.description.name))
     }
 
     /// Every row.

@@ -41,7 +41,8 @@ pub(crate) fn write(
 }
 
 fn system(row: &Row, samples: &Samples) -> Value {
-    let metrics = Metric::STREAMS.into_iter().chain(Metric::PACKETS).chain(Metric::ATTACH);
+    let metrics =
+        Metric::STREAMS.into_iter().chain(Metric::PACKETS).chain(Metric::ATTACH).chain(Metric::PODS);
     let figures: Map<String, Value> =
         metrics.filter_map(|metric| Some((metric.key().to_owned(), figure(row, metric, samples)?))).collect();
     json!({
