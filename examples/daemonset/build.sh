@@ -15,16 +15,19 @@ work=$root/target/image
 rm -rf "$work/layer"
 mkdir -p "$work/lib" "$work/layer/usr/local/bin" "$(dirname "$out")"
 
-# Debian's libpcap can listen to the message bus, and libdbus cannot be linked statically (it wants libsystemd). Those
-# functions are reached only for the devices dbus-system and dbus-session: here they end the program.
+# Debian's libpcap can also listen to the message bus, by libdbus, which cannot be linked statically (it wants
+# libsystemd). That one member of the archive is replaced by one that knows no such device.
 library=$(cc -print-file-name=libpcap.a)
 [ -e "$library" ] || { echo "build.sh: no libpcap.a: install libpcap-dev" >&2; exit 1; }
-nm -u "$library" | sed -n 's/^ *U \(dbus_[a-z_]*\)$/\1/p' | sort -u |
-  sed 's/.*/void &(void);\nvoid &(void) { __builtin_trap(); }/' >"$work/lib/nobus.c"
-cc -c "$work/lib/nobus.c" -o "$work/lib/nobus.o"
-# One archive, because the order of archives on the linker's command line is not ours.
 cp "$library" "$work/lib/libpcap.a"
-ar r "$work/lib/libpcap.a" "$work/lib/nobus.o" 2>/dev/null
+if ar t "$library" | grep -qx pcap-dbus.o; then
+  cat >"$work/lib/pcap-dbus.c" <<'C'
+void *dbus_create(const char *device, char *error, int *is_ours) { (void)device; (void)error; *is_ours = 0; return 0; }
+int dbus_findalldevs(void *devices, char *error) { (void)devices; (void)error; return 0; }
+C
+  cc -O2 -c "$work/lib/pcap-dbus.c" -o "$work/lib/pcap-dbus.o"
+  ar r "$work/lib/libpcap.a" "$work/lib/pcap-dbus.o"
+fi
 
 # With --target the flags reach the programs and not what only runs while building.
 cd "$root"
