@@ -4,13 +4,16 @@ CARGO ?= cargo
 export WEFT_BIN := $(CURDIR)/target/release/weft
 AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-root.sh"'
 
-.PHONY: help build demo test unit e2e bench check audit setup setup-check
+.PHONY: help build image demo test unit e2e bench check audit setup setup-check
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 build: setup ## the release binaries: target/release/weft and weft-net
 	$(CARGO) build --quiet --release -p weft-router -p weft-cni --bins
+
+image: setup ## the container image of the DaemonSet: target/image/weft.tar
+	@examples/daemonset/build.sh
 
 demo: build ## three hosts on this machine, from nothing to a healed partition, in under a minute
 	$(CARGO) build --quiet -p weft-examples
@@ -21,7 +24,7 @@ test: unit e2e ## everything: unit, property and simulation tests, then real nam
 unit: setup ## unit, property and simulation tests
 	$(AS_ROOT) test --quiet --workspace --exclude weft-tests --no-fail-fast
 
-e2e: build ## the release binary in real network namespaces
+e2e: build image ## the release binary in real network namespaces
 	RUST_LIB_BACKTRACE=0 $(AS_ROOT) test --quiet -p weft-tests --no-fail-fast -- --test-threads=2
 
 # QUICK=1: a short run. ROUNDS=3. PEERS=none|apt|all: whom to compare with. ONLY=vxlan,vnet: some rows.

@@ -314,6 +314,39 @@ fn a6_a_namespace_that_is_none_or_goes_away_is_a_clean_error() -> Result<()> {
 }
 
 #[test]
+fn a9_an_installation_while_pods_come_and_go_disturbs_none_of_them() -> Result<()> {
+    scenario(|fabric| {
+        let stage = stage(fabric)?;
+        let (bin, conf) = (fabric.home().join("opt"), fabric.home().join("net.d"));
+        let folders = [format!("--bin-dir={}", bin.display()), format!("--conf-dir={}", conf.display())];
+        let words = ["cni", "install", &folders[0], &folders[1]];
+        stage.host.expect(&words)?;
+        let installed = Runtime::new(stage.host.netns(), &[&bin]);
+        let whole = |path: &std::path::Path| -> Result<()> {
+            Conflist::parse(&std::fs::read_to_string(path)?).map(drop).map_err(Into::into)
+        };
+        std::thread::scope(|scope| {
+            let installing = scope.spawn(|| (0..25).try_for_each(|_| stage.host.expect(&words).map(drop)));
+            let mut rounds = 0;
+            while !installing.is_finished() || rounds < 5 {
+                rounds += 1;
+                let pod = Attachment::new(&format!("during-{rounds}"), stage.container.netns());
+                installed.add(&stage.list, &pod).with_context(|| format!("round {rounds}"))?;
+                whole(&conf.join("10-weft.conflist")).context("the configuration is not whole")?;
+                installed.del(&stage.list, &pod).with_context(|| format!("round {rounds}"))?;
+            }
+            installing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        // What somebody else has written is left as it is.
+        let foreign = conf.join("10-weft.conflist");
+        std::fs::write(&foreign, "{\"cniVersion\": \"1.0.0\", \"na")?;
+        stage.host.expect(&words)?;
+        ensure!(std::fs::read_to_string(&foreign)?.ends_with("\"na"), "a file of somebody else was replaced");
+        stage.before.wait_again(&stage.host, SOON).map(drop)
+    })
+}
+
+#[test]
 fn a10_what_an_older_list_added_a_newer_one_checks_and_deletes() -> Result<()> {
     scenario(|fabric| {
         let stage = stage(fabric)?;
