@@ -90,12 +90,12 @@ fn a8_two_hundred_pods_come_and_go_at_once_and_nothing_stays() -> Result<()> {
             dels.extend(everybody(&pods, |pod| runtime.del(&list, pod))?);
             before.wait_again(&host, Duration::from_secs(10))?;
         }
+        print("200 parallel ADD", &mut adds);
+        print("200 parallel DEL", &mut dels);
         ensure!(
             adds.iter().chain(&dels).all(|took| *took < PATIENCE),
             "a call took longer than {PATIENCE:?}"
         );
-        print("200 parallel ADD", &mut adds);
-        print("200 parallel DEL", &mut dels);
         Ok(())
     })
 }
