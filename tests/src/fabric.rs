@@ -46,6 +46,7 @@ struct Faults {
     cut: BTreeSet<(String, String)>,
     silent: BTreeSet<String>,
     blocked_udp: BTreeSet<u16>,
+    blocked_ways: BTreeSet<(String, String, u16)>,
     largest_udp: Option<u16>,
     largest_packet: Option<u16>,
     lost_per_mille: u16,
@@ -180,6 +181,16 @@ impl Fabric {
         self.change(|faults| faults.blocked_udp.extend(ports))
     }
 
+    /// Drops UDP to this port on the way from one host to another, and on no other way.
+    ///
+    /// # Errors
+    /// When `nft` refuses.
+    pub fn block_udp_way(&self, from: &Host, to: &Host, port: u16) -> Result<()> {
+        self.change(|faults| {
+            faults.blocked_ways.insert((from.name().to_owned(), to.name().to_owned(), port));
+        })
+    }
+
     /// Drops UDP datagrams with more payload than this.
     ///
     /// # Errors
@@ -309,6 +320,13 @@ impl Faults {
         }
         for port in &self.blocked_udp {
             rule(format!("udp dport {port}"));
+        }
+        for (from, to, udp) in &self.blocked_ways {
+            for left in self.ports(from) {
+                for right in self.ports(to) {
+                    rule(format!("iifname \"{left}\" oifname \"{right}\" udp dport {udp}"));
+                }
+            }
         }
         if let Some(payload) = self.largest_udp {
             rule(format!("udp length > {}", payload + UDP_HEADER));

@@ -1,9 +1,11 @@
 //! One host: a namespace on the underlay in which `weft` runs as a user would run it.
 
 mod answer;
+mod carrier;
 mod mesh;
 
 pub use answer::{address_in, connection, first_address, peer, reachable};
+pub use carrier::{CARRIER_LIMIT, wait_all_on};
 pub use mesh::{mesh, settle};
 
 use std::net::Ipv4Addr;

@@ -8,6 +8,10 @@ mod copies;
 mod echo;
 mod flow;
 mod ping;
+mod pulse;
+mod stream;
+mod torrent;
+mod trail;
 mod transfer;
 
 pub use advert::advertise;
@@ -15,6 +19,10 @@ pub use copies::{Copies, broadcast, multicast};
 pub use echo::{ECHO_PORT, Echo, tcp_round_trip, udp_round_trip, udp_send};
 pub use flow::{Flow, FlowReport};
 pub use ping::{Pings, ping, reaches, wait_reaches};
+pub use pulse::Pulse;
+pub use stream::Stream;
+pub use torrent::{Carried, Torrent};
+pub use trail::Trail;
 pub use transfer::{carry, pattern};
 
 use std::io::ErrorKind;
