@@ -25,6 +25,13 @@ pub fn frame(to: [u8; 6], from: [u8; 6], payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The payload of a frame made by [`frame`], which must not end in zeros: those are padding.
+pub fn payload(frame: &[u8]) -> Option<&[u8]> {
+    let payload = frame.get(14..).filter(|_| frame[12..14] == EXPERIMENTAL)?;
+    let length = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    Some(&payload[..length])
+}
+
 /// A VXLAN packet (RFC 7348) around a frame.
 pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
     let [_, high, middle, low] = vni.to_be_bytes();

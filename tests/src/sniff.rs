@@ -13,6 +13,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::deadline::now;
+use crate::frames;
 use crate::netns::Netns;
 use crate::traffic::Background;
 
@@ -35,6 +36,8 @@ pub struct Seen {
     pub udp: BTreeMap<u16, u64>,
     /// Ethernet source addresses.
     pub sources: BTreeSet<[u8; 6]>,
+    /// Frames made by hand ([`crate::frames::frame`]), by their payload.
+    pub handmade: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Sniffer {
@@ -95,6 +98,9 @@ impl Seen {
         }
         if let Some(source) = frame.get(6..12).and_then(|bytes| bytes.try_into().ok()) {
             self.sources.insert(source);
+        }
+        if let Some(payload) = frames::payload(frame) {
+            *self.handmade.entry(payload.to_vec()).or_insert(0) += 1;
         }
         if let Some(port) = udp_destination(frame) {
             *self.udp.entry(port).or_insert(0) += 1;

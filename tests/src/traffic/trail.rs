@@ -62,6 +62,12 @@ impl Trail {
         moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
+    /// How long after the first packet left any packet arrived; none when nothing did.
+    pub fn first_arrival(&self) -> Option<Duration> {
+        let begin = self.sent.values().next()?;
+        self.arrived.values().flatten().min().map(|moment| *moment - *begin)
+    }
+
     /// When the lost packets were sent, as milliseconds after the first packet: runs of neighbours as one.
     fn losses(&self) -> Vec<(u128, u128)> {
         let Some(begin) = self.sent.values().next() else { return Vec::new() };
