@@ -32,9 +32,15 @@ struct Stage {
     containers: Vec<Container>,
 }
 
-fn stage(fabric: &Fabric) -> Result<Stage> {
+fn stage(fabric: &Fabric, secret: Option<&str>) -> Result<Stage> {
     let mut hosts = fabric.hosts(3)?;
-    mesh(&mut hosts, &[])?;
+    match secret {
+        Some(secret) => {
+            hosts.iter_mut().for_each(|host| host.set_secret(secret));
+            mesh(&mut hosts, &["--trusted-subnets", "10.99.0.0/24"])?;
+        }
+        None => mesh(&mut hosts, &[])?,
+    }
     let mut containers = Vec::new();
     for host in &hosts {
         let mut container = fabric.container(&format!("c-{}", host.name()))?;
@@ -74,9 +80,9 @@ impl Traffic {
 }
 
 /// Blocks under traffic, waits for sleeve, heals, waits for fastpath, and judges what the traffic felt.
-fn there_and_back(block: impl FnOnce(&Fabric, &[Host]) -> Result<()>) -> Result<()> {
+fn there_and_back(secret: Option<&str>, block: impl FnOnce(&Fabric, &[Host]) -> Result<()>) -> Result<()> {
     scenario(|fabric| {
-        let stage = stage(fabric)?;
+        let stage = stage(fabric, secret)?;
         let (one, two) = (&stage.hosts[0], &stage.hosts[1]);
         let traffic = Traffic::start(&stage)?;
         deadline::pause(Duration::from_secs(1));
@@ -129,7 +135,7 @@ fn judge(traffic: Traffic, blocked: Instant, unblocked: Instant) -> Result<()> {
 
 #[test]
 fn vxlan_blocked_in_both_directions_is_replaced_within_a_second_and_used_again_after() -> Result<()> {
-    there_and_back(|fabric, hosts| {
+    there_and_back(None, |fabric, hosts| {
         fabric.block_udp_way(&hosts[0], &hosts[1], VXLAN)?;
         fabric.block_udp_way(&hosts[1], &hosts[0], VXLAN)
     })
@@ -137,10 +143,12 @@ fn vxlan_blocked_in_both_directions_is_replaced_within_a_second_and_used_again_a
 
 #[test]
 fn vxlan_blocked_in_one_direction_only_is_replaced_in_both() -> Result<()> {
-    there_and_back(|fabric, hosts| fabric.block_udp_way(&hosts[1], &hosts[0], VXLAN))
+    there_and_back(None, |fabric, hosts| fabric.block_udp_way(&hosts[1], &hosts[0], VXLAN))
 }
 
 #[test]
-fn vxlan_blocked_in_the_other_direction_only_is_replaced_in_both() -> Result<()> {
-    there_and_back(|fabric, hosts| fabric.block_udp_way(&hosts[0], &hosts[1], VXLAN))
+fn vxlan_blocked_in_one_direction_is_replaced_on_a_trusted_link_with_a_secret_too() -> Result<()> {
+    there_and_back(Some("a secret of some length"), |fabric, hosts| {
+        fabric.block_udp_way(&hosts[0], &hosts[1], VXLAN)
+    })
 }

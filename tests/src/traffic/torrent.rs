@@ -80,10 +80,10 @@ impl Carried {
 }
 
 fn send(stream: &mut TcpStream, interval: Duration, stop: &AtomicBool) -> Result<u64> {
-    let pattern: Vec<u8> = (0..PERIOD).cycle().take(CHUNK + usize::from(PERIOD)).collect();
+    let pattern = pattern(CHUNK);
     let (mut sent, mut due) = (0_u64, deadline::now());
     while !stop.load(Ordering::Relaxed) {
-        let phase = usize::try_from(sent % u64::from(PERIOD))?;
+        let phase = phase(sent);
         stream.write_all(&pattern[phase..phase + CHUNK]).context("TCP write")?;
         sent += CHUNK as u64;
         if !interval.is_zero() {
@@ -98,19 +98,28 @@ fn send(stream: &mut TcpStream, interval: Duration, stop: &AtomicBool) -> Result
 fn receive(stream: &mut TcpStream) -> Result<Received> {
     let mut received = Received { bytes: 0, moments: Vec::new() };
     let mut buffer = vec![0; 256 * 1024];
+    let pattern = pattern(buffer.len());
     loop {
         let length = stream.read(&mut buffer).context("TCP read")?;
         if length == 0 {
             return Ok(received);
         }
-        let places = received.bytes..;
-        let belongs = |(byte, place): (&u8, u64)| u64::from(*byte) == place % u64::from(PERIOD);
-        let right = buffer[..length].iter().zip(places).all(belongs);
-        ensure!(right, "garbled after {} bytes", received.bytes);
+        let phase = phase(received.bytes);
+        ensure!(buffer[..length] == pattern[phase..phase + length], "garbled after {} bytes", received.bytes);
         received.bytes += length as u64;
         let now = deadline::now();
         if received.moments.last().is_none_or(|last| now - *last >= GRAIN) {
             received.moments.push(now);
         }
     }
+}
+
+/// The bytes of the stream from any place on, at most `length`, are in here from the place's phase on.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..PERIOD).cycle().take(length + usize::from(PERIOD)).collect()
+}
+
+/// Where in its period a place of the stream is.
+fn phase(place: u64) -> usize {
+    usize::try_from(place % u64::from(PERIOD)).expect("less than a byte")
 }
