@@ -225,3 +225,32 @@ fn without_any_way_there_is_no_carrier_until_there_is_one_again() -> Result<()> 
         soon(&containers[0], &containers[1])
     })
 }
+
+/// Gives every host an IPv6 address and makes them a mesh by it.
+fn mesh_over_ipv6(hosts: &mut [Host], arguments: &[&str]) -> Result<()> {
+    let address = |number: usize| format!("fd99::{}", number + 1);
+    let numbers = 0..hosts.len();
+    for (number, host) in hosts.iter().enumerate() {
+        host.netns().ip(&format!("addr add {}/64 dev eth0 nodad", address(number)))?;
+    }
+    for (number, host) in hosts.iter_mut().enumerate() {
+        let peers = numbers.clone().filter(|other| *other != number);
+        let peers: Vec<String> = peers.map(|other| format!("[{}]:6783", address(other))).collect();
+        let words: Vec<&str> = arguments.iter().copied().chain(peers.iter().map(String::as_str)).collect();
+        host.launch(&words)?;
+    }
+    weft_tests::host::settle(hosts)
+}
+
+#[test]
+fn hosts_that_meet_over_ipv6_are_served_by_the_kernel_too() -> Result<()> {
+    scenario(|fabric| {
+        let mut hosts = fabric.hosts(2)?;
+        // VXLAN over IPv6 adds 70 bytes; the default leaves room for 50.
+        mesh_over_ipv6(&mut hosts, &["--mtu", "1430"])?;
+        all_on_fastpath(&hosts, "no secret")?;
+        let links = weft_tests::kernel::links(hosts[0].netns())?;
+        ensure!(links.contains_key("weft-v6"), "{links:?}");
+        all_speak(&containers(fabric, &hosts)?)
+    })
+}
