@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::host::{mesh, wait_all_on};
+use weft_tests::host::{connection, mesh, wait_all_on};
 use weft_tests::traffic::{Pulse, Stream, Torrent, Trail, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
 
@@ -150,5 +150,24 @@ fn vxlan_blocked_in_one_direction_only_is_replaced_in_both() -> Result<()> {
 fn vxlan_blocked_in_one_direction_is_replaced_on_a_trusted_link_with_a_secret_too() -> Result<()> {
     there_and_back(Some("a secret of some length"), |fabric, hosts| {
         fabric.block_udp_way(&hosts[0], &hosts[1], VXLAN)
+    })
+}
+
+#[test]
+fn one_packet_in_fifty_lost_moves_nobody_off_fastpath() -> Result<()> {
+    scenario(|fabric| {
+        let stage = stage(fabric, None)?;
+        fabric.lose(20)?;
+        let traffic = Torrent::start(&stage.containers[0], &stage.containers[1], BEAT)?;
+        deadline::throughout("all are on fastpath", Duration::from_secs(10), || {
+            let (host, peers) = (&stage.hosts[0], &stage.hosts[1..]);
+            let status = host.status()?;
+            let fast = |peer: &Host| {
+                connection(&status, peer.name()).is_some_and(|one| one["carrier"] == "fastpath")
+            };
+            Ok(peers.iter().all(fast))
+        })?;
+        traffic.finish()?;
+        Ok(())
     })
 }

@@ -8,9 +8,19 @@ use weft_tests::{host, scenario};
 
 #[test]
 fn a_host_reaches_containers_once_it_is_exposed_and_no_longer_when_hidden() -> Result<()> {
+    exposed_and_hidden(&["--no-fastpath"], "sleeve")
+}
+
+#[test]
+fn a_host_on_fastpath_reaches_containers_once_it_is_exposed_and_no_longer_when_hidden() -> Result<()> {
+    exposed_and_hidden(&[], "fastpath")
+}
+
+fn exposed_and_hidden(arguments: &[&str], carrier: &str) -> Result<()> {
     scenario(|fabric| {
         let mut hosts = fabric.hosts(2)?;
-        host::mesh(&mut hosts, &["--no-fastpath"])?;
+        host::mesh(&mut hosts, arguments)?;
+        host::wait_all_on(&hosts, carrier)?;
         let mut near = fabric.container("near")?;
         let mut far = fabric.container("far")?;
         hosts[0].attach(&mut near)?;
@@ -32,7 +42,7 @@ fn a_host_reaches_containers_once_it_is_exposed_and_no_longer_when_hidden() -> R
         // Kept across a kill, and not given to a container meanwhile.
         hosts[0].kill()?;
         let peer = hosts[1].address().to_string();
-        hosts[0].launch(&["--no-fastpath", &peer])?;
+        hosts[0].launch(&[arguments, &[&peer]].concat())?;
         hosts[0].wait_ready()?;
         let mut late = fabric.container("late")?;
         ensure!(hosts[0].attach(&mut late)? != address, "the host's own address was given away");

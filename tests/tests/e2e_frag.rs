@@ -7,7 +7,7 @@ use weft_tests::traffic::{carry, pattern, ping, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, host, scenario};
 
 fn pair(fabric: &Fabric, hosts: &mut [Host]) -> Result<(Container, Container)> {
-    host::mesh(hosts, &[])?;
+    host::mesh(hosts, &["--no-fastpath"])?;
     let mut c1 = fabric.container("c1")?;
     let mut c2 = fabric.container("c2")?;
     hosts[0].attach(&mut c1)?;

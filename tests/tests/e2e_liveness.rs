@@ -50,9 +50,19 @@ fn a_killed_router_is_reported_everywhere_within_250_milliseconds() -> Result<()
 
 #[test]
 fn a_silent_router_is_reported_everywhere_within_two_seconds() -> Result<()> {
+    reported_when_silent(&[], "fastpath")
+}
+
+#[test]
+fn a_silent_router_on_sleeve_is_reported_everywhere_within_two_seconds() -> Result<()> {
+    reported_when_silent(&["--no-fastpath"], "sleeve")
+}
+
+fn reported_when_silent(arguments: &[&str], carrier: &str) -> Result<()> {
     scenario_alone(|fabric| {
         let mut hosts = fabric.hosts(3)?;
-        host::mesh(&mut hosts, &[])?;
+        host::mesh(&mut hosts, arguments)?;
+        host::wait_all_on(&hosts, carrier)?;
         let Some(victim) = hosts.pop() else { anyhow::bail!("three hosts") };
         let took = noticed(&hosts, "host3", || {
             deadline::pause(Duration::from_millis(300));
@@ -78,6 +88,7 @@ fn a_frozen_router_is_reported_and_welcomed_back() -> Result<()> {
     scenario_alone(|fabric| {
         let mut hosts = fabric.hosts(3)?;
         host::mesh(&mut hosts, &[])?;
+        host::wait_all_on(&hosts, "fastpath")?;
         let Some(mut victim) = hosts.pop() else { anyhow::bail!("three hosts") };
         let took = noticed(&hosts, "host3", || {
             let moment = deadline::now();

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
+use weft_tests::kernel::{self, Kernel};
 use weft_tests::process::Process;
 use weft_tests::sniff::Sniffer;
-use weft_tests::traffic::{self, Copies, Echo, Flow, carry, pattern, ping, reaches, udp_round_trip};
-use weft_tests::{Container, Fabric, deadline, netns, scenario};
+use weft_tests::traffic::{
+    self, Copies, Echo, Flow, Pulse, Stream, Torrent, carry, pattern, ping, reaches, udp_round_trip,
+};
+use weft_tests::{Container, Fabric, deadline, frames, netns, scenario};
 
 /// Two containers joined by a plain veth cable: an Ethernet that needs no router.
 ///
@@ -89,6 +92,12 @@ fn limits_on_size_ports_and_loss_do_what_they_say() -> Result<()> {
         ensure!(traffic::tcp_round_trip(from, to, b"not blocked")? == b"not blocked");
         fabric.heal()?;
 
+        fabric.block_udp_way(two, one, traffic::ECHO_PORT)?;
+        ensure!(udp_round_trip(from, to, b"the other way")?, "blocked on the wrong way");
+        fabric.block_udp_way(one, two, traffic::ECHO_PORT)?;
+        ensure!(!udp_round_trip(from, to, b"blocked on this way")?);
+        fabric.heal()?;
+
         fabric.lose(1000)?;
         ensure!(ping(from, to, 1, 56)?.received == 0, "everything must be lost");
         fabric.lose(0)?;
@@ -157,6 +166,94 @@ fn a_flow_reports_what_was_lost_and_for_how_long() -> Result<()> {
         deadline::pause(Duration::from_millis(300));
         let report = flow.finish()?;
         ensure!(report.lost() == 0 && report.sent() > 15, "{} of {} lost", report.lost(), report.sent());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_trail_tells_what_was_lost_and_for_how_long() -> Result<()> {
+    scenario(|fabric| {
+        let (one, two) = cabled(fabric)?;
+        let beat = Duration::from_millis(10);
+        let pulse = Pulse::start(one.netns(), two.address(), beat)?;
+        let stream = Stream::start(&one, &two, beat)?;
+        deadline::pause(Duration::from_millis(300));
+        let quiet = deadline::now();
+        two.netns().ip("link set dev eth0 down")?;
+        deadline::pause(Duration::from_millis(500));
+        two.netns().ip("link set dev eth0 up")?;
+        traffic::wait_reaches(one.netns(), two.address(), Duration::from_secs(3))?;
+        let back = deadline::now();
+        deadline::pause(Duration::from_millis(300));
+        for trail in [pulse.finish()?, stream.finish()?] {
+            let (before, after) =
+                (trail.between(quiet - Duration::from_secs(1), quiet), trail.between(back, deadline::now()));
+            ensure!(before.sent() > 20 && before.lost() <= 1 && before.doubled() == 0, "before: {before}");
+            let away = trail.between(quiet, back);
+            ensure!(away.lost() > 30 && away.longest_gap() > Duration::from_millis(400), "away: {away}");
+            ensure!(after.lost() == 0 && after.first_arrival().is_some(), "after: {after}");
+            ensure!(
+                trail.lost() >= away.lost() && trail.longest_gap() > Duration::from_millis(400),
+                "{trail}"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_torrent_brings_every_byte_and_tells_how_long_none_came() -> Result<()> {
+    scenario(|fabric| {
+        let (one, two) = cabled(fabric)?;
+        let begin = deadline::now();
+        let torrent = Torrent::start(&one, &two, Duration::from_millis(10))?;
+        deadline::pause(Duration::from_millis(200));
+        two.netns().ip("link set dev eth0 down")?;
+        deadline::pause(Duration::from_millis(300));
+        two.netns().ip("link set dev eth0 up")?;
+        deadline::pause(Duration::from_millis(1000));
+        let carried = torrent.finish()?;
+        let gap = carried.longest_gap(begin, deadline::now());
+        ensure!(
+            carried.bytes > 300_000 && gap > Duration::from_millis(250),
+            "{} bytes, {gap:?}",
+            carried.bytes
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_frame_made_by_hand_is_sent_as_it_is_and_counted() -> Result<()> {
+    scenario(|fabric| {
+        let (one, two) = cabled(fabric)?;
+        let sniffer = Sniffer::start(two.netns(), b"")?;
+        let frame = frames::frame([0x0a, 0, 0, 0, 0, 9], [0x0a, 0, 0, 0, 0, 1], b"for nobody");
+        frames::send_frame(one.netns(), "eth0", &frame)?;
+        frames::send_frame(one.netns(), "eth0", &frame)?;
+        deadline::pause(Duration::from_millis(200));
+        let seen = sniffer.finish()?;
+        ensure!(seen.handmade.get(&b"for nobody"[..]) == Some(&2), "{:?}", seen.handmade);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_look_at_the_kernel_finds_links_and_entries_and_the_network_of_a_tunnel() -> Result<()> {
+    scenario(|fabric| {
+        let host = fabric.host("host1")?;
+        let inside = host.netns();
+        inside.ip("link add name vx type vxlan id 77 dstport 4000")?;
+        inside.ip("link set dev vx up")?;
+        let before = Kernel::look(inside)?;
+        ensure!(kernel::vni(inside, "vx")? == 77 && before.links.contains_key("vx"), "{before:?}");
+        kernel::bridge(inside, "fdb append 00:00:00:00:00:00 dev vx dst 10.99.0.9")?;
+        let after = Kernel::look(inside)?;
+        ensure!(after != before && after.links == before.links, "{after:?}");
+        ensure!(after.written.iter().any(|entry| entry.contains("10.99.0.9")), "{after:?}");
+        inside.ip("link del dev vx")?;
+        inside.ip("link add name vx type vxlan id 77 dstport 4000")?;
+        ensure!(Kernel::look(inside)?.links != before.links, "made anew, and not seen");
         Ok(())
     })
 }

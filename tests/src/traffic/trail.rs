@@ -93,3 +93,31 @@ impl fmt::Display for Trail {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_copies_and_gaps_are_told_of_the_whole_and_of_a_part() {
+        let begin = crate::deadline::now();
+        let at = |milliseconds: u64| begin + Duration::from_millis(milliseconds);
+        let mut trail = Trail::default();
+        for number in 0..10 {
+            trail.leaves(number, at(number * 10));
+        }
+        for (number, moment) in [(0, 1), (1, 11), (1, 12), (5, 51), (6, 61), (7, 71), (7, 72), (7, 73)] {
+            trail.arrives(number, at(moment));
+        }
+        assert_eq!((trail.sent(), trail.lost(), trail.doubled()), (10, 5, 3));
+        assert_eq!(trail.longest_gap(), Duration::from_millis(39));
+        assert_eq!(trail.losses(), [(20, 40), (80, 90)]);
+        assert_eq!(trail.first_arrival(), Some(Duration::from_millis(1)));
+
+        let part = trail.between(at(20), at(60));
+        assert_eq!((part.sent(), part.lost(), part.doubled()), (4, 3, 0));
+        assert_eq!(part.longest_gap(), Duration::from_millis(30), "the last sending counts");
+        assert_eq!(part.first_arrival(), Some(Duration::from_millis(31)));
+        assert_eq!(trail.between(at(200), at(300)).first_arrival(), None);
+    }
+}
