@@ -20,6 +20,7 @@ pub mod scenario;
 pub mod sniff;
 mod sys;
 pub mod traffic;
+pub mod world;
 
 pub use command::Outcome;
 pub use container::Container;

@@ -264,6 +264,18 @@ pub struct Snapshot {
     pub(super) removed: Vec<(PeerName, u64)>,
 }
 
+impl Snapshot {
+    /// The ring, with its birth certificate; none before the first division.
+    pub fn ring(&self) -> Option<(Charter, &[Segment])> {
+        self.ring.as_ref().map(|ring| (ring.charter, ring.segments.as_slice()))
+    }
+
+    /// The addresses in use here, and by whom.
+    pub fn leases(&self) -> &[(std::net::Ipv4Addr, String)] {
+        &self.leases
+    }
+}
+
 /// A ring on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SavedRing {

@@ -1,0 +1,193 @@
+//! The forwarding of one host's kernel: the bridge, the VXLAN device with its own table, and the source filter.
+//!
+//! ```text
+//!  containers ──┐         ┌── sleeve port (isolated) ──► capture
+//!               ├─ bridge ┤
+//!  router's  ───┘  FDB    └── VXLAN port (isolated) ──► device FDB ──► UDP
+//!  probe socket                                   ◄── filter ◄──
+//! ```
+//!
+//! As tried on a real kernel: both tables learn, isolated ports never talk to each other, the device learns
+//! the sender before the bridge does, and frames are delivered while no router runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weft_fastpath::MacAddr;
+use weft_router::overlay::{Accept, RemoteWish};
+
+use super::agenda::HostId;
+
+/// How long a learned entry lives after its last frame.
+const AGE: Duration = Duration::from_secs(300);
+
+/// A port of the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Port {
+    Container(usize),
+    Sleeve,
+    Vxlan,
+    /// The host itself: where the router's own socket sends.
+    Host,
+}
+
+/// Where a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Container(usize),
+    Capture,
+    /// To the VXLAN device of this host.
+    Remote(HostId),
+    /// To whoever listens on the bridge.
+    Host,
+}
+
+/// What the wish of the control half says of one peer, by the host it leads to.
+pub(super) type Remotes = BTreeMap<HostId, RemoteWish>;
+
+/// The tables of one kernel.
+#[derive(Debug, Default)]
+pub(super) struct Bridge {
+    pub(super) mac: MacAddr,
+    /// The VXLAN device's own address.
+    pub(super) device: MacAddr,
+    /// The ports of containers that are up.
+    pub(super) ports: BTreeMap<usize, MacAddr>,
+    pub(super) has_sleeve: bool,
+    pub(super) has_vxlan: bool,
+    fdb: BTreeMap<MacAddr, (Port, Duration)>,
+    /// The device's learned entries.
+    behind: BTreeMap<MacAddr, (HostId, Duration)>,
+    /// The device's permanent entries and the filter.
+    pub(super) remotes: Remotes,
+}
+
+impl Bridge {
+    /// A frame comes in by a port: where does it leave?
+    pub(super) fn forward(&mut self, from: Port, frame: &[u8], now: Duration) -> Vec<Exit> {
+        let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return Vec::new() };
+        if from != Port::Host && !source.is_multicast() {
+            self.fdb.insert(source, (from, now));
+        }
+        if to == self.mac || to == self.device {
+            return vec![Exit::Host];
+        }
+        if !to.is_multicast() {
+            if self.remotes.values().any(|remote| remote.mac == to) {
+                return self.leave(from, Port::Vxlan, to, now);
+            }
+            let known = self.fdb.get(&to).filter(|(_, seen)| now < *seen + AGE).map(|(port, _)| *port);
+            if let Some(port) = known.filter(|port| self.stands(*port)) {
+                return self.leave(from, port, to, now);
+            }
+        }
+        let containers: Vec<Port> = self.ports.keys().map(|at| Port::Container(*at)).collect();
+        let all = containers.into_iter().chain([Port::Sleeve, Port::Vxlan]).filter(|port| *port != from);
+        let mut exits: Vec<Exit> = all.flat_map(|port| self.leave(from, port, to, now)).collect();
+        if to.is_multicast() && from != Port::Host {
+            exits.push(Exit::Host);
+        }
+        exits
+    }
+
+    /// A packet came in from a host: whether the filter and the device let its frame in.
+    pub(super) fn admit(&mut self, from: HostId, frame: &[u8], now: Duration) -> bool {
+        let accept = self.remotes.get(&from).map_or(Accept::Nothing, |remote| remote.accept);
+        let least = if is_probe(frame) { Accept::Probes } else { Accept::Frames };
+        if !self.has_vxlan || accept < least {
+            return false;
+        }
+        if let Some(source) = address(frame, 6).filter(|source| !source.is_multicast()) {
+            let permanent = self.remotes.values().any(|remote| remote.mac == source);
+            if !permanent {
+                self.behind.insert(source, (from, now));
+            }
+        }
+        true
+    }
+
+    fn stands(&self, port: Port) -> bool {
+        match port {
+            Port::Container(at) => self.ports.contains_key(&at),
+            Port::Sleeve => self.has_sleeve,
+            Port::Vxlan => self.has_vxlan,
+            Port::Host => true,
+        }
+    }
+
+    fn leave(&self, from: Port, port: Port, to: MacAddr, now: Duration) -> Vec<Exit> {
+        let isolated = |port| matches!(port, Port::Sleeve | Port::Vxlan);
+        let back = port == from && !matches!(port, Port::Container(_));
+        if back || !self.stands(port) || (isolated(port) && isolated(from)) {
+            return Vec::new();
+        }
+        match port {
+            Port::Container(at) => vec![Exit::Container(at)],
+            Port::Sleeve => vec![Exit::Capture],
+            Port::Host => vec![Exit::Host],
+            Port::Vxlan => self.tunnel(to, now),
+        }
+    }
+
+    /// Where the VXLAN device sends a frame.
+    fn tunnel(&self, to: MacAddr, now: Duration) -> Vec<Exit> {
+        if let Some((host, _)) = self.remotes.iter().find(|(_, remote)| remote.mac == to) {
+            return vec![Exit::Remote(*host)];
+        }
+        if let Some((host, _)) = self.behind.get(&to).filter(|(_, seen)| now < *seen + AGE) {
+            return vec![Exit::Remote(*host)];
+        }
+        let defaults = self.remotes.iter().filter(|(_, remote)| remote.default);
+        defaults.map(|(host, _)| Exit::Remote(*host)).collect()
+    }
+
+    /// Moves everything behind a host from the VXLAN device to the sleeve port; says what that was.
+    pub(super) fn to_sleeve(&mut self, host: HostId, now: Duration) -> Vec<MacAddr> {
+        let macs: Vec<MacAddr> =
+            self.behind.iter().filter(|(_, (at, _))| *at == host).map(|(mac, _)| *mac).collect();
+        for mac in &macs {
+            self.fdb.insert(*mac, (Port::Sleeve, now));
+            self.behind.remove(mac);
+        }
+        macs
+    }
+
+    /// Moves these addresses to the VXLAN port.
+    pub(super) fn to_vxlan(&mut self, macs: impl IntoIterator<Item = MacAddr>, now: Duration) {
+        for mac in macs {
+            self.fdb.insert(mac, (Port::Vxlan, now));
+        }
+    }
+
+    /// A port goes, and what was learned by it.
+    pub(super) fn unplug(&mut self, container: usize) {
+        self.ports.remove(&container);
+        self.fdb.retain(|_, (port, _)| *port != Port::Container(container));
+    }
+
+    pub(super) fn describe(&self, mac: MacAddr) -> String {
+        format!("{mac}: bridge {:?}, device {:?}", self.fdb.get(&mac), self.behind.get(&mac))
+    }
+}
+
+/// The experimental ethertype that probes travel under (IEEE 802, local experimental).
+const PROBES: [u8; 2] = [0x88, 0xb5];
+
+fn address(frame: &[u8], at: usize) -> Option<MacAddr> {
+    MacAddr::from_slice(frame.get(at..at + 6)?)
+}
+
+/// Whether a frame is a probe of the VXLAN path.
+pub(super) fn is_probe(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&PROBES[..])
+}
+
+/// A frame with these addresses and bytes.
+pub(super) fn frame(to: MacAddr, from: MacAddr, kind: [u8; 2], bytes: &[u8]) -> Vec<u8> {
+    [&to.octets()[..], &from.octets(), &kind, bytes].concat()
+}
+
+/// A probe from a host's VXLAN device.
+pub(super) fn probe(to: MacAddr, from: MacAddr, bytes: &[u8]) -> Vec<u8> {
+    frame(to, from, PROBES, bytes)
+}

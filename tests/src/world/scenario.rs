@@ -1,0 +1,226 @@
+//! One run: a seed becomes a world, the world suffers, and then it must be well again.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use weft_router::ipam::InitMode;
+use weft_router::sleeve::keys::KeyLimits;
+
+use super::World;
+use super::agenda::{Agenda, Event, HostId};
+use super::clock::Clock;
+use super::host::{Host, Launch};
+use super::network::Network;
+use super::reference::Reference;
+use super::stream::Streams;
+use super::workload::Errand;
+
+/// After the faults all must be well within this time: a path that was cut is dialled again after at most a minute.
+const RECOVERY: Duration = Duration::from_secs(120);
+
+/// What worlds to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// The fewest hosts.
+    pub least: usize,
+    /// The most hosts; small worlds are drawn more often.
+    pub most: usize,
+    /// The longest time with faults.
+    pub troubled: Duration,
+    /// Write down what happens while it happens.
+    pub verbose: bool,
+}
+
+/// What came of a run in which nothing broke.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// How many hosts there were.
+    pub hosts: usize,
+    /// How many containers were made.
+    pub containers: usize,
+    /// Pieces of TCP streams, datagrams and VXLAN packets that arrived.
+    pub messages: u64,
+    /// Everything that happened.
+    pub steps: u64,
+    /// Virtual time from the first start to the end.
+    pub lasted: Duration,
+    /// Virtual time from the last fault until all was well.
+    pub recovered: Duration,
+    /// Frames that came to a host a second time.
+    pub doubled: u64,
+}
+
+/// A run in which something broke.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Replays it.
+    pub seed: u64,
+    /// What broke.
+    pub what: String,
+    /// When, since the first start.
+    pub at: Duration,
+    /// What happened before.
+    pub journal: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.journal {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "seed {} after {:?}: {}", self.seed, self.at, self.what)
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// When an invariant breaks or the world does not recover; the same seed and shape fail again in the same way.
+pub fn run(seed: u64, shape: Shape) -> Result<Outcome, Box<Failure>> {
+    let mut world = World::draw(seed, shape);
+    let result = world.live();
+    let failure = |what: String| {
+        let journal = world.journal.iter().cloned().collect();
+        Box::new(Failure { seed, what, at: world.now, journal })
+    };
+    let recovered = result.map_err(failure)?;
+    Ok(Outcome {
+        hosts: world.hosts.len(),
+        containers: world.containers.len(),
+        messages: world.messages,
+        steps: world.steps,
+        lasted: world.now,
+        recovered,
+        doubled: world.reference.doubled,
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+fn epoch() -> Instant {
+    Instant::now()
+}
+
+impl World {
+    /// Draws a world; small ones more often.
+    fn draw(seed: u64, shape: Shape) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let spread = shape.most.saturating_sub(shape.least);
+        let share: f64 = rng.random();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let hosts = shape.least + (share.powi(3) * (spread + 1) as f64) as usize;
+        let hosts = hosts.clamp(2, shape.most);
+        let far = Duration::from_micros([300, 2_000, 40_000][rng.random_range(0..3_usize)]);
+        let network = Network::new(hosts, far, &mut rng);
+        let launch = launch(hosts, &mut rng);
+        let most = u64::try_from(shape.troubled.as_millis()).unwrap_or(u64::MAX).max(2_001);
+        let mut world = Self {
+            now: Duration::ZERO,
+            agenda: Agenda::default(),
+            hosts: Vec::new(),
+            network,
+            streams: Streams::default(),
+            containers: Vec::new(),
+            reference: Reference::default(),
+            lasting: BTreeSet::new(),
+            calm_at: Duration::from_millis(rng.random_range(2_000..most)),
+            fault_gap: Duration::from_millis([200, 1_000, 4_000][rng.random_range(0..3_usize)]),
+            may_retire: matches!(launch.init, InitMode::Consensus(_)),
+            generation: 0,
+            chatting: true,
+            talks: 0,
+            most_copies: 1,
+            messages: 0,
+            steps: 0,
+            broken: None,
+            journal: VecDeque::new(),
+            verbose: shape.verbose,
+            sent: Vec::new(),
+            rng,
+        };
+        world.settle_hosts(&launch);
+        world.cut_for_good();
+        world
+    }
+
+    fn settle_hosts(&mut self, launch: &Launch) {
+        let zero = epoch();
+        let hosts = self.network.hosts();
+        let lone_kernel = self.rng.random_ratio(1, 4).then(|| self.rng.random_range(0..hosts));
+        for host in 0..hosts {
+            let ahead = Duration::from_millis(self.rng.random_range(0..10_000_000));
+            let clock = Clock::new(zero + ahead, self.rng.random_range(0..2_000));
+            let mut launch = launch.clone();
+            launch.vxlan = lone_kernel != Some(host);
+            launch.targets.retain(|target| *target != host);
+            self.hosts.push(Host::new(host, launch, clock));
+            let start = Duration::from_millis(self.rng.random_range(0..3_000));
+            self.agenda.put(start, Event::Start(host));
+            for _ in 0..self.rng.random_range(1..4) {
+                let born = start + Duration::from_millis(self.rng.random_range(0..5_000));
+                self.agenda.put(born, Event::Errand(Errand::Create(host)));
+            }
+        }
+        self.agenda.put(Duration::from_secs(1), Event::Errand(Errand::Chatter));
+        self.agenda.put(Duration::from_millis(500), Event::Strike);
+    }
+
+    /// In some worlds a few pairs never reach each other, but over a third.
+    fn cut_for_good(&mut self) {
+        if self.hosts.len() < 3 || !self.rng.random_ratio(1, 4) {
+            return;
+        }
+        // Whoever keeps the path to one host keeps a way to all.
+        let hub = self.rng.random_range(0..self.hosts.len());
+        let share = self.rng.random_range(1..6);
+        let pairs: Vec<(HostId, HostId)> =
+            self.pairs().filter(|(one, two)| one < two && *one != hub && *two != hub).collect();
+        for (one, two) in pairs {
+            if self.rng.random_ratio(share, 6) {
+                self.lasting.extend([(one, two), (two, one)]);
+                self.cut(one, two);
+                self.cut(two, one);
+            }
+        }
+    }
+
+    /// Suffers, then recovers; says how long the recovery took.
+    fn live(&mut self) -> Result<Duration, String> {
+        self.run_for(self.calm_at)?;
+        self.calm();
+        let recovered = self.recover(RECOVERY)?;
+        // From here on nothing is wrong, so nothing may be lost, whatever carrier is changed for a better one.
+        self.run_for(Duration::from_secs(15))?;
+        match self.ask_around(Duration::from_secs(1))? {
+            None => Ok(recovered),
+            Some(lost) => Err(format!("without any fault: {lost}")),
+        }
+    }
+}
+
+/// How the routers of this world are launched.
+fn launch(hosts: usize, rng: &mut StdRng) -> Launch {
+    let range = ["10.32.0.0/16", "10.32.0.0/22", "10.32.0.0/24"][rng.random_range(0..3_usize)];
+    let init = if rng.random_ratio(1, 3) {
+        InitMode::Seed((0..hosts).map(|host| format!("host{host}")).collect())
+    } else {
+        InitMode::Consensus(Some(hosts))
+    };
+    let secret = rng.random();
+    let rare = rng.random_ratio(1, 4);
+    let limits = KeyLimits { age: Duration::from_secs(20), packets: 500 };
+    Launch {
+        range: range.parse().expect("a network"),
+        init,
+        secret,
+        trusted: rng.random(),
+        targets: if rng.random_ratio(1, 3) { vec![0] } else { (0..hosts).collect() },
+        discovery: true,
+        fastpath: rng.random_ratio(3, 4),
+        vxlan: true,
+        limits: if rare { limits } else { KeyLimits::default() },
+    }
+}
