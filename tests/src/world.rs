@@ -64,7 +64,7 @@ struct World {
     chatting: bool,
     talks: u64,
     /// How often one frame may come to one host.
-    most_copies: u32,
+    most_copies: usize,
     /// Pieces of streams, datagrams and VXLAN packets that arrived.
     messages: u64,
     steps: u64,
@@ -119,7 +119,7 @@ impl World {
             Event::Arrive(wire) => self.arrive(wire),
             Event::Deliver(wire, end) => self.deliver(wire, end),
             Event::Datagram { to, from, bytes } => self.datagram(to, from, bytes),
-            Event::Vxlan { to, from, frame } => self.vxlan(to, from, &frame),
+            Event::Vxlan { to, from, frame, again } => self.vxlan(to, from, &frame, again),
             Event::Sends { host, container, frame } => self.sends(host, container, &frame),
             Event::Start(host) => self.start(host),
             Event::Errand(errand) => self.errand(errand),

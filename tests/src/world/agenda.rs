@@ -47,8 +47,8 @@ pub(super) enum Event {
     Writable(u64, usize),
     /// A datagram for a host's sleeve.
     Datagram { to: HostId, from: SocketAddr, bytes: Vec<u8> },
-    /// A VXLAN packet for a host's kernel.
-    Vxlan { to: HostId, from: HostId, frame: Vec<u8> },
+    /// A VXLAN packet for a host's kernel; `again` when the network has doubled it.
+    Vxlan { to: HostId, from: HostId, frame: Vec<u8>, again: bool },
     /// A frame that the bridge handed to the capture.
     Captured(Life, Vec<u8>),
     /// A probe that the bridge handed to the router's socket.

@@ -41,7 +41,8 @@ struct Flight {
     talk: Talk,
     sent: Duration,
     /// The hosts it came to, with how often: the question's way and the answer's.
-    came: BTreeMap<(HostId, bool), u32>,
+    came: BTreeMap<(HostId, bool), Vec<(Port, Duration)>>,
+    heard: bool,
     answered: bool,
 }
 
@@ -61,7 +62,7 @@ pub(super) struct Reference {
 
 impl Reference {
     pub(super) fn sent(&mut self, talk: Talk, now: Duration) {
-        let flight = Flight { talk, sent: now, came: BTreeMap::new(), answered: false };
+        let flight = Flight { talk, sent: now, came: BTreeMap::new(), heard: false, answered: false };
         self.flights.insert(talk.number, flight);
         while let Some(oldest) = self.flights.first_entry()
             && oldest.get().sent + WATCHED < now
@@ -193,37 +194,32 @@ impl World {
 
     /// I7, at every frame that comes into a bridge from another host.
     pub(super) fn check_passage(&mut self, host: HostId, port: Port, frame: &[u8]) {
-        if matches!(port, Port::Container(_) | Port::Host) {
-            return;
-        }
         let Some(talk) = Talk::read(frame) else { return };
+        let (now, most) = (self.now, self.most_copies);
         let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return };
-        let times = flight.came.entry((host, talk.question)).or_default();
-        *times += 1;
-        let times = *times;
-        if times > 1 {
+        let came = flight.came.entry((host, talk.question)).or_default();
+        came.push((port, now));
+        if came.len() > 1 {
             self.reference.doubled += 1;
-            if times > self.most_copies {
-                self.break_off(format!("frame {talk:?} came to host{host} {times} times (I7)"));
-            }
+        }
+        if came.len() > most {
+            let text = format!("frame {talk:?} came to host{host} again: {came:?} (I7)");
+            self.break_off(text);
         }
     }
 
-    /// A frame reached a container that it is for, or that listens.
-    pub(super) fn received(&mut self, host: HostId, container: usize, talk: Talk) {
-        if talk.to.is_some_and(|to| to != container) {
-            let text = format!("frame {talk:?} for another came to c{container} on host{host} (I1)");
-            let alive = talk.to.is_some_and(|to| self.containers[to].alive);
-            if alive {
-                return self.break_off(text);
-            }
-        }
-        if let Some(flight) = self.reference.flights.get_mut(&talk.number)
-            && !talk.question
-            && talk.to == Some(flight.talk.from)
+    /// A frame reached a container that it is for, or that listens; says whether it is a question not heard before.
+    pub(super) fn received(&mut self, host: HostId, container: usize, talk: Talk) -> bool {
+        if let Some(to) = talk.to.filter(|to| *to != container)
+            && self.containers[to].alive
         {
+            self.break_off(format!("frame {talk:?} for another came to c{container} on host{host} (I1)"));
+        }
+        let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return false };
+        if !talk.question && talk.to == Some(flight.talk.from) {
             flight.answered = true;
         }
+        talk.question && !std::mem::replace(&mut flight.heard, talk.to.is_some())
     }
 
     /// I6, at every step.

@@ -21,6 +21,10 @@ use super::workload::Errand;
 /// After the faults all must be well within this time: a path that was cut is dialled again after at most a minute.
 const RECOVERY: Duration = Duration::from_secs(120);
 
+/// How often a frame may come to a host while peers disagree about the topology: each has its own tree then, and
+/// a frame may find several ways. More would be a loop.
+const LOOPS: usize = 8;
+
 /// What worlds to draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -81,9 +85,10 @@ impl fmt::Display for Failure {
 /// When an invariant breaks or the world does not recover; the same seed and shape fail again in the same way.
 pub fn run(seed: u64, shape: Shape) -> Result<Outcome, Box<Failure>> {
     let mut world = World::draw(seed, shape);
+    let drawn = world.introduce();
     let result = world.live();
     let failure = |what: String| {
-        let journal = world.journal.iter().cloned().collect();
+        let journal = std::iter::once(drawn).chain(world.journal.iter().cloned()).collect();
         Box::new(Failure { seed, what, at: world.now, journal })
     };
     let recovered = result.map_err(failure)?;
@@ -132,7 +137,7 @@ impl World {
             generation: 0,
             chatting: true,
             talks: 0,
-            most_copies: 1,
+            most_copies: LOOPS,
             messages: 0,
             steps: 0,
             broken: None,
@@ -144,6 +149,20 @@ impl World {
         world.settle_hosts(&launch);
         world.cut_for_good();
         world
+    }
+
+    /// The world in one line.
+    fn introduce(&self) -> String {
+        let launch = &self.hosts[0].launch;
+        let apart: Vec<_> = self.lasting.iter().filter(|(one, two)| one < two).collect();
+        let Launch { range, init, secret, trusted, fastpath, targets, .. } = launch;
+        format!(
+            "{} hosts, {range}, {init:?}, secret {secret}, trusted {trusted}, fastpath {fastpath}, {} targets, \
+             never linked {apart:?}, faults until {:?}",
+            self.hosts.len(),
+            targets.len(),
+            self.calm_at
+        )
     }
 
     fn settle_hosts(&mut self, launch: &Launch) {
@@ -174,7 +193,8 @@ impl World {
             return;
         }
         // Whoever keeps the path to one host keeps a way to all.
-        let hub = self.rng.random_range(0..self.hosts.len());
+        let drawn = self.rng.random_range(0..self.hosts.len());
+        let hub = if self.hosts[drawn].launch.targets.len() > 1 { drawn } else { 0 };
         let share = self.rng.random_range(1..6);
         let pairs: Vec<(HostId, HostId)> =
             self.pairs().filter(|(one, two)| one < two && *one != hub && *two != hub).collect();
@@ -193,6 +213,7 @@ impl World {
         self.calm();
         let recovered = self.recover(RECOVERY)?;
         // From here on nothing is wrong, so nothing may be lost, whatever carrier is changed for a better one.
+        self.most_copies = 1;
         self.run_for(Duration::from_secs(15))?;
         match self.ask_around(Duration::from_secs(1))? {
             None => Ok(recovered),

@@ -233,7 +233,8 @@ impl World {
             process.node.handle_timeout(now);
             let next = process.node.poll_timeout();
             if next.is_some_and(|next| next <= now) && !process.saving {
-                return self.break_off(format!("host{}: a deadline of the node stays due", life.host));
+                let text = format!("host{}: a deadline of the node stays due: {:?}", life.host, next.map(|next| now - next));
+                return self.break_off(text);
             }
         }
         self.drain_node(life.host);
@@ -311,6 +312,7 @@ impl World {
         }
         self.sent = sent;
         for frame in injected {
+            self.check_passage(host, Port::Sleeve, &frame);
             self.bridge_in(host, Port::Sleeve, &frame);
         }
         let Host { process: Some(process), clock, .. } = &mut self.hosts[host] else { return };
@@ -398,7 +400,6 @@ impl World {
 
     /// A frame comes into a host's bridge.
     pub(super) fn bridge_in(&mut self, host: HostId, port: Port, frame: &[u8]) {
-        self.check_passage(host, port, frame);
         let life = self.hosts[host].life(host);
         let exits = self.hosts[host].kernel.bridge.forward(port, frame, self.now);
         for exit in exits {
@@ -425,14 +426,19 @@ impl World {
         if way.no_vxlan > 0 || to >= self.hosts.len() {
             return;
         }
-        for lag in way.datagram(frame.len() + VXLAN_HEADERS, &mut self.rng) {
-            self.agenda.put(self.now + lag, Event::Vxlan { to, from, frame: frame.to_vec() });
+        let copies = way.datagram(frame.len() + VXLAN_HEADERS, &mut self.rng);
+        for (at, lag) in copies.into_iter().enumerate() {
+            let event = Event::Vxlan { to, from, frame: frame.to_vec(), again: at > 0 };
+            self.agenda.put(self.now + lag, event);
         }
     }
 
-    pub(super) fn vxlan(&mut self, to: HostId, from: HostId, frame: &[u8]) {
+    pub(super) fn vxlan(&mut self, to: HostId, from: HostId, frame: &[u8], again: bool) {
         if self.hosts[to].powered && self.hosts[to].kernel.bridge.admit(from, frame, self.now) {
             self.messages += 1;
+            if !again {
+                self.check_passage(to, Port::Vxlan, frame);
+            }
             self.bridge_in(to, Port::Vxlan, frame);
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum Errand {
     Remove { container: usize, namespace_first: bool },
     /// Undo its wiring.
     Detach(usize),
+    /// Its namespace goes.
+    Vanish(usize),
     /// Some container talks to some other; goes on while the world does.
     Chatter,
     /// Somebody removes a peer that is gone for good.
@@ -109,6 +111,7 @@ impl World {
             Errand::Attach(container) => self.ask(container, What::Attach),
             Errand::Detach(container) => self.ask(container, What::Detach),
             Errand::Remove { container, namespace_first } => self.remove(container, namespace_first),
+            Errand::Vanish(container) => self.vanish(container),
             Errand::Chatter => self.chatter(),
             Errand::Expel { by, name } => self.expel(by, name),
         }
@@ -120,6 +123,7 @@ impl World {
             return;
         }
         self.containers[container].alive = false;
+        self.note(|| format!("c{container} ends, its namespace first: {namespace_first}"));
         if namespace_first {
             self.vanish(container);
         }
@@ -172,8 +176,10 @@ impl World {
         };
         let call = CallId(process.next_call);
         process.next_call += 1;
+        let line = format!("host{host} is asked {asked:?}");
         process.calls.insert(call, asked);
         process.node.handle_call(call, request, now);
+        self.note(|| line);
         self.drain_node(host);
     }
 
@@ -206,7 +212,12 @@ impl World {
             (What::Attach, Ok(other)) => {
                 self.break_off(format!("host{host} answers an attachment with {other:?}"));
             }
-            (What::Detach | What::Expel, Ok(_)) => {}
+            // Whoever had it unwired ends it now.
+            (What::Detach, Ok(_)) => {
+                let at = self.now + Duration::from_millis(self.rng.random_range(0..1_000));
+                self.agenda.put(at, Event::Errand(Errand::Vanish(asked.container)));
+            }
+            (What::Expel, Ok(_)) => {}
             (What::Attach | What::Detach | What::Expel, Err(error)) => {
                 self.note(|| format!("host{host} refuses {asked:?}: {}", error.message));
                 self.again(asked);
@@ -222,6 +233,7 @@ impl World {
             return;
         }
         self.containers[container].address = Some(address);
+        self.note(|| format!("c{container} on host{host} has {address}"));
         self.check_promise(host, container, address);
         // As a container's stack does when its interface comes up.
         self.say(container, None, 46);
@@ -255,8 +267,8 @@ impl World {
         if talk.from == container {
             return;
         }
-        self.received(host, container, talk);
-        if talk.question && talk.to == Some(container) {
+        let first = self.received(host, container, talk);
+        if first && talk.question && talk.to == Some(container) {
             let Some(from) = frame.get(6..12).and_then(MacAddr::from_slice) else { return };
             let reply = Talk { number: talk.number, from: container, to: Some(talk.from), question: false };
             let frame = reply.frame(from, mac, frame.len() - 14);
