@@ -18,6 +18,7 @@ use crate::peer::PeerName;
 pub struct Routes {
     unicast: BTreeMap<PeerName, Hop>,
     broadcast: BTreeMap<PeerName, Vec<PeerName>>,
+    upstream: BTreeMap<PeerName, PeerName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +50,18 @@ impl Routes {
             true
         });
         for source in ones(&own) {
-            let mut mine = Vec::new();
+            let (mut mine, mut from) = (Vec::new(), None);
             walk(graph, source, |parent, _, children| {
+                if children[here / 64] & 1 << (here % 64) != 0 {
+                    from = Some(graph.names[parent]);
+                }
                 if parent == here {
                     mine = ones(children).map(|child| graph.names[child]).collect();
                 }
                 parent != here
             });
             routes.broadcast.insert(graph.names[source], mine);
+            routes.upstream.extend(from.map(|from| (graph.names[source], from)));
         }
         routes
     }
@@ -74,6 +79,12 @@ impl Routes {
     /// To whom we pass on what `source` broadcasts.
     pub fn flood(&self, source: PeerName) -> &[PeerName] {
         self.broadcast.get(&source).map_or(&[], Vec::as_slice)
+    }
+
+    /// The neighbour that passes on to us what each other peer broadcasts. What comes from any other neighbour was
+    /// sent by somebody who sees other links than we do, and would multiply if it were passed on.
+    pub fn upstream(&self) -> &BTreeMap<PeerName, PeerName> {
+        &self.upstream
     }
 
     /// All peers that can be reached, in the order of their names.
@@ -155,6 +166,8 @@ mod tests {
         assert_eq!(second.flood(name(4)), [name(1)]);
         assert_eq!(second.flood(name(2)), [name(1), name(3)]);
         assert_eq!(routes(&chain, 4).flood(name(1)), []);
+        let upstream = [(name(1), name(1)), (name(3), name(3)), (name(4), name(3))];
+        assert_eq!(*second.upstream(), upstream.into());
     }
 
     #[test]
@@ -196,11 +209,13 @@ mod tests {
         ) {
             let tables: BTreeMap<u64, Routes> = (0..90).map(|me| (me, routes(&links, me))).collect();
             let mut got: BTreeMap<u64, usize> = BTreeMap::new();
-            let mut waiting = vec![source];
-            while let Some(at) = waiting.pop() {
+            let mut waiting = vec![(source, source)];
+            while let Some((at, from)) = waiting.pop() {
+                let upstream = tables[&at].upstream().get(&name(source)).map(|peer| peer.as_u64());
+                prop_assert_eq!(upstream, (at != source).then_some(from));
                 *got.entry(at).or_default() += 1;
                 prop_assert!(got[&at] < 2, "{at} got it twice");
-                waiting.extend(tables[&at].flood(name(source)).iter().map(|next| next.as_u64()));
+                waiting.extend(tables[&at].flood(name(source)).iter().map(|next| (next.as_u64(), at)));
             }
             let connected = tables[&source].reachable().count() + 1;
             prop_assert_eq!(got.len(), connected);

@@ -93,6 +93,11 @@ impl Dataplane {
             None => neighbour,
             Some(route) if route.source == self.me => return self.counters.drop(DropReason::Loop),
             Some(route) if self.is_barred(route) => return self.counters.drop(DropReason::Barred),
+            // While peers see different links, their trees together are none: a frame would come round again and
+            // be multiplied at each turn. Whoever takes it from one neighbour only passes it on at most once.
+            Some(route) if head.flood && !self.is_on_tree(route, neighbour) => {
+                return self.counters.drop(DropReason::OffTree);
+            }
             Some(route) if head.flood => {
                 self.flood_on(neighbour, head, route, bytes, now);
                 if !head.deliver {
@@ -173,6 +178,10 @@ impl Dataplane {
             Ok(()) => self.counters.relayed.add(bytes.len()),
             Err(reason) => self.counters.drop(reason),
         }
+    }
+
+    fn is_on_tree(&self, route: Route, neighbour: PeerName) -> bool {
+        self.switch.table().upstream.get(&route.source) == Some(&neighbour)
     }
 
     fn is_barred(&self, route: Route) -> bool {

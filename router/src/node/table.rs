@@ -21,7 +21,8 @@ impl Node {
         let next_hop = routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
         let carriers: BTreeMap<_, _> =
             self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.serving()?))).collect();
-        ForwardingTable { me: self.config.me, next_hop, flood: routes.broadcast().clone(), carriers, barred }
+        let (flood, upstream) = (routes.broadcast().clone(), routes.upstream().clone());
+        ForwardingTable { me: self.config.me, next_hop, flood, upstream, carriers, barred }
     }
 
     /// Tells the data half which MAC addresses are behind our own bridge.

@@ -37,6 +37,8 @@ pub struct ForwardingTable {
     pub next_hop: BTreeMap<PeerName, PeerName>,
     /// To which neighbours a flooded frame of this source goes on from here.
     pub flood: BTreeMap<PeerName, Vec<PeerName>>,
+    /// From which neighbour a flooded frame of each other source comes here.
+    pub upstream: BTreeMap<PeerName, PeerName>,
     /// What carries frames to each direct neighbour.
     pub carriers: BTreeMap<PeerName, Carrier>,
     /// Peers seeded apart: no frame to or from them.
@@ -50,6 +52,7 @@ impl ForwardingTable {
             me,
             next_hop: BTreeMap::new(),
             flood: BTreeMap::new(),
+            upstream: BTreeMap::new(),
             carriers: BTreeMap::new(),
             barred: BTreeSet::new(),
         }

@@ -41,6 +41,8 @@ pub enum DropReason {
     HopLimit,
     /// Came back to where it started.
     Loop,
+    /// Flooded, and not come by its source's tree: peers disagree about the topology for a moment.
+    OffTree,
     /// A peer sent it from an address of one of our own containers.
     SourceIsLocal,
     /// Parts of it were lost.

@@ -187,6 +187,7 @@ impl Net {
                 && let Some(next) = tree.get(&node)
             {
                 table.next_hop.insert(name(root), name(*next));
+                table.upstream.insert(name(root), name(*next));
             }
         }
         table.carriers = self.neighbours(node).map(|other| (name(other), Carrier::Sleeve)).collect();

@@ -76,6 +76,7 @@ impl Host {
         let mut table = ForwardingTable::alone(self.me);
         table.next_hop = [(other.me, other.me)].into();
         table.flood = [(self.me, vec![other.me])].into();
+        table.upstream = [(other.me, other.me)].into();
         table.carriers = [(other.me, Carrier::Sleeve)].into();
         self.handle.send(Command::Table(Arc::new(table))).unwrap();
     }
