@@ -219,10 +219,7 @@ impl Node {
                 self.reply(call, answer, now);
             }
             Err(error) => {
-                let wired = self.attachments.get(&attaching.key).is_some_and(|a| a.stage == Stage::Wired);
-                if !wired {
-                    self.drop_attachment(&attaching.key, now);
-                }
+                self.give_up(&attaching.key, now);
                 self.reply(call, Err(ApiError::failed(error)), now);
             }
         }
@@ -237,7 +234,7 @@ impl Node {
             }
             Held::Kernel(KernelJob::Attach(call, _, _)) => {
                 if let Some(attaching) = self.attaching.remove(&call) {
-                    self.drop_attachment(&attaching.key, now);
+                    self.give_up(&attaching.key, now);
                 }
                 self.outputs.push_back(super::Output::Reply(call, Err(refusal)));
             }
@@ -369,6 +366,14 @@ impl Node {
         }
         self.local_macs();
         self.converge(now);
+    }
+
+    /// A call to attach came to nothing; what stood before it was made stays.
+    fn give_up(&mut self, key: &LinkKey, now: Instant) {
+        if self.attachments.get(key).is_some_and(|attachment| attachment.stage == Stage::Begun) {
+            self.drop_attachment(key, now);
+            self.converge(now);
+        }
     }
 
     pub(super) fn drop_attachment(&mut self, key: &LinkKey, now: Instant) {

@@ -191,6 +191,20 @@ fn with_a_full_disk_nothing_is_promised_nor_wired_and_later_it_works_again() {
 }
 
 #[test]
+fn attaching_again_while_the_disk_is_full_takes_nothing_from_a_container_that_stands() {
+    let mut bench = Bench::new();
+    bench.attached("c1");
+    let held = bench.held("c1");
+    bench.attach("c1");
+    assert_eq!(words(&bench.drain()), ["persist"]);
+    bench.node.handle_persisted(Err("No space left on device".into()), bench.now);
+    assert_eq!(words(&bench.drain()), ["no"]);
+    assert_eq!(bench.held("c1"), held);
+    assert!(!words(&bench.quiet()).contains(&"detach"));
+    assert_eq!(bench.node.status(bench.now).attachments.len(), 1);
+}
+
+#[test]
 fn a_container_that_vanished_gives_its_address_back_and_one_that_stands_keeps_it() {
     let mut bench = Bench::new();
     bench.attached("gone");
