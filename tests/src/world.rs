@@ -60,6 +60,8 @@ struct World {
     /// The longest time between two faults.
     fault_gap: Duration,
     may_retire: bool,
+    /// Hosts that are dead for good and wait for a successor.
+    retired: Vec<HostId>,
     generation: u64,
     chatting: bool,
     talks: u64,

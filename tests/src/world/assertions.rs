@@ -7,6 +7,7 @@ use weft_router::ipam::cluster::Charter;
 use weft_router::ipam::ring::Segment;
 
 use super::World;
+use super::agenda::HostId;
 
 /// How often it is looked whether all is well again.
 const LOOK: Duration = Duration::from_millis(500);
@@ -35,12 +36,18 @@ impl World {
 
     /// The first thing that is not as it should be in the end.
     fn wrong(&self) -> Option<String> {
-        let waits = self.containers.iter().find(|container| container.alive && container.address.is_none());
+        self.wrong_but_for(None)
+    }
+
+    /// The same, leaving one host out.
+    pub(super) fn wrong_but_for(&self, without: Option<HostId>) -> Option<String> {
+        let mut counted = self.containers.iter().filter(|container| Some(container.host) != without);
+        let waits = counted.find(|container| container.alive && container.address.is_none());
         if let Some(container) = waits {
             return Some(format!("{} on host{} has no address", container.id, container.host));
         }
         let mut rings: Vec<(Option<(Charter, Vec<Segment>)>, Vec<usize>)> = Vec::new();
-        for (at, host) in self.hosts.iter().enumerate() {
+        for (at, host) in self.hosts.iter().enumerate().filter(|(at, _)| Some(*at) != without) {
             let Some(process) = &host.process else { return Some(format!("host{at} does not run")) };
             let state = process.node.state();
             let ring = state.ipam.as_ref().and_then(|snapshot| snapshot.ring());
@@ -54,12 +61,12 @@ impl World {
             let groups: Vec<_> = rings.iter().map(|(_, hosts)| hosts).collect();
             return Some(format!("different rings: {groups:?}"));
         }
-        self.leftover()
+        self.leftover(without)
     }
 
     /// I8: a container link that no journal explains, or the other way round.
-    fn leftover(&self) -> Option<String> {
-        for (at, host) in self.hosts.iter().enumerate() {
+    fn leftover(&self, without: Option<HostId>) -> Option<String> {
+        for (at, host) in self.hosts.iter().enumerate().filter(|(at, _)| Some(*at) != without) {
             let process = host.process.as_ref()?;
             let journal = process.node.state().attachments;
             let known = |port: &weft_fastpath::PortId| {
@@ -120,7 +127,10 @@ impl World {
                 let link = status.connections.into_iter().find(|link| link.peer.as_ref() == Some(&name));
                 link.map(|link| format!("{:?} {:?} mtu {:?}", link.carrier, link.reason, link.mtu))
             });
-            format!("\n  c{here} on host{host}: to host{other} {carriers:?}, {}", state.kernel.bridge.describe(mac))
+            format!(
+                "\n  c{here} on host{host}: to host{other} {carriers:?}, {}",
+                state.kernel.bridge.describe(mac)
+            )
         });
         ends.concat()
     }

@@ -159,6 +159,11 @@ impl Bridge {
         }
     }
 
+    /// Forgets what was learned by the sleeve port: a new router knows nothing of it, so it could not move it.
+    pub(super) fn flush_sleeve(&mut self) {
+        self.fdb.retain(|_, (port, _)| *port != Port::Sleeve);
+    }
+
     /// A port goes, and what was learned by it.
     pub(super) fn unplug(&mut self, container: usize) {
         self.ports.remove(&container);

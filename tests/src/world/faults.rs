@@ -34,8 +34,6 @@ pub(super) enum Undo {
     Kernel(HostId),
     /// The host has power again.
     Power(HostId),
-    /// Another machine comes in its place.
-    Replace(HostId),
 }
 
 /// The kinds of faults, with how often each is drawn.
@@ -154,7 +152,9 @@ impl World {
                 self.network.way(one, two).no_sleeve += 1;
                 self.undo(time, Undo::Sleeve(one, two));
             }
-            Kind::Crash | Kind::Doom | Kind::Farewell | Kind::Reboot | Kind::Replace => self.end(kind, host, time),
+            Kind::Crash | Kind::Doom | Kind::Farewell | Kind::Reboot | Kind::Replace => {
+                self.end(kind, host, time)
+            }
             Kind::DiskFull => {
                 self.hosts[host].disk.full = true;
                 self.undo(time, Undo::Disk(host));
@@ -224,7 +224,8 @@ impl World {
 
     fn partition(&mut self, time: Duration) {
         let side: Vec<bool> = (0..self.hosts.len()).map(|_| self.rng.random()).collect();
-        let ways: Vec<(HostId, HostId)> = self.pairs().filter(|(one, two)| side[*one] != side[*two]).collect();
+        let ways: Vec<(HostId, HostId)> =
+            self.pairs().filter(|(one, two)| side[*one] != side[*two]).collect();
         self.cut_for(&ways, time);
     }
 
@@ -298,12 +299,17 @@ impl World {
         };
         // Before the first division every machine is an elector.
         let all_divided = self.hosts.iter().all(divided);
-        if self.hosts.len() < 3 || !self.may_retire || !self.hosts[host].powered || !all_divided {
+        if self.hosts.len() < 3
+            || !self.may_retire
+            || !self.hosts[host].powered
+            || !all_divided
+            || !self.retired.is_empty()
+        {
             return;
         }
         self.hosts[host].powered = false;
         self.power_off(host);
-        self.undo(Duration::from_secs(3), Undo::Replace(host));
+        self.retired.push(host);
     }
 
     pub(super) fn end_of(&mut self, undo: Undo) {
@@ -342,7 +348,6 @@ impl World {
             }
             Undo::Kernel(host) => self.hosts[host].kernel_lag = Duration::ZERO,
             Undo::Power(host) => self.power_on(host),
-            Undo::Replace(host) => self.replace(host),
         }
     }
 
@@ -356,7 +361,12 @@ impl World {
         self.start(host);
     }
 
-    fn replace(&mut self, host: HostId) {
+    /// Somebody removes a dead peer, and another machine comes in its place. An operator does that when all
+    /// others are well: whoever removes a peer during a partition takes what it has given to the far side.
+    pub(super) fn replace(&mut self, host: HostId) {
+        if self.wrong_but_for(Some(host)).is_some() {
+            return self.agenda.put(self.now + Duration::from_secs(1), Event::Errand(Errand::Replace(host)));
+        }
         let (old, name) = (self.hosts[host].name, self.hosts[host].name.to_string());
         self.generation += 1;
         let generation = self.generation;
@@ -379,11 +389,18 @@ impl World {
                 self.wake_streams(from, to);
             }
         }
+        let retired = std::mem::take(&mut self.retired);
         for host in 0..self.hosts.len() {
             self.hosts[host].doom = None;
             self.end_at_last(Undo::Disk(host));
             self.end_at_last(Undo::Kernel(host));
-            self.power_on(host);
+            if !retired.contains(&host) {
+                self.power_on(host);
+            }
+        }
+        // One after the other: the first to die is removed first.
+        if let Some(host) = retired.first() {
+            self.agenda.put(self.now, Event::Errand(Errand::Replace(*host)));
         }
     }
 }

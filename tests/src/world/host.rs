@@ -63,6 +63,8 @@ pub(super) struct Process {
     pub(super) worker: Worker,
     pub(super) calls: BTreeMap<CallId, Asked>,
     pub(super) next_call: u64,
+    /// The last moment at which a deadline was due, and how often at that moment.
+    pub(super) woken: (Duration, u32),
     /// A write is under way.
     pub(super) saving: bool,
     /// Datagrams and frames that wait for a process that is stopped.
@@ -169,6 +171,7 @@ impl Host {
             worker,
             calls: BTreeMap::new(),
             next_call: 0,
+            woken: (Duration::ZERO, 0),
             saving: false,
             backlog: 0,
         });
@@ -191,7 +194,8 @@ impl Host {
             targets,
             channels: Default::default(),
         };
-        let trusted = if launch.trusted { vec!["10.99.0.0/16".parse().expect("a network")] } else { Vec::new() };
+        let trusted =
+            if launch.trusted { vec!["10.99.0.0/16".parse().expect("a network")] } else { Vec::new() };
         let overlay = OverlayConfig {
             me: self.name,
             sleeve: Some(MESH),

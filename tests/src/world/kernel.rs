@@ -94,13 +94,20 @@ impl Kernel {
         };
         let live = self.wires.iter().filter(|(name, wire)| wire.carrier && up(name).is_some());
         let live: BTreeMap<usize, MacAddr> = live.map(|(_, wire)| (wire.container, wire.mac)).collect();
-        let gone: Vec<usize> = self.bridge.ports.keys().filter(|at| !live.contains_key(at)).copied().collect();
+        let gone: Vec<usize> =
+            self.bridge.ports.keys().filter(|at| !live.contains_key(at)).copied().collect();
         gone.into_iter().for_each(|container| self.bridge.unplug(container));
         self.bridge.ports = live;
     }
 
     /// Makes a container link, or finds it standing.
-    pub(super) fn attach(&mut self, bridge: &BridgeName, key: &LinkKey, wire: Wire, mtu: u32) -> Result<(), String> {
+    pub(super) fn attach(
+        &mut self,
+        bridge: &BridgeName,
+        key: &LinkKey,
+        wire: Wire,
+        mtu: u32,
+    ) -> Result<(), String> {
         let port = PortId::new(&key.id, &key.ifname).map_err(|error| error.to_string())?;
         let name = bridge.host_end(&port);
         let mac = self.bridge.mac;
@@ -167,7 +174,10 @@ impl Kernel {
     }
 
     /// The names of the container links that no journal explains.
-    pub(super) fn strays<'a>(&'a self, known: impl Fn(&PortId) -> bool + 'a) -> impl Iterator<Item = &'a str> {
+    pub(super) fn strays<'a>(
+        &'a self,
+        known: impl Fn(&PortId) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
         let stray = move |link: &weft_fastpath::link::Link| match &link.owner {
             weft_fastpath::link::Owner::Ours(mark) => {
                 matches!(&mark.role, Role::Container(port) if !known(port))

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rand::rngs::StdRng;
 use rand::RngExt as _;
+use rand::rngs::StdRng;
 
 use super::agenda::HostId;
 

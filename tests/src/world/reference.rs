@@ -101,7 +101,8 @@ impl World {
                 continue;
             }
             if let Some((other, who)) = self.reference.active.insert(address, (host, container)) {
-                let text = format!("{address} is used by c{who} on host{other} and c{container} on host{host} (I1)");
+                let text =
+                    format!("{address} is used by c{who} on host{other} and c{container} on host{host} (I1)");
                 self.break_off(text);
             }
         }
@@ -137,7 +138,10 @@ impl World {
         let owns = |address: Ipv4Addr| spans.iter().any(|span| span.contains(u32::from(address)));
         for (container, address) in self.promises(host) {
             if !owns(address) && !self.is_in_conflict(host, container) {
-                return Err(format!("c{container} uses {address}, which is {:?}'s (I2)", ring.owner_of(u32::from(address))));
+                return Err(format!(
+                    "c{container} uses {address}, which is {:?}'s (I2)",
+                    ring.owner_of(u32::from(address))
+                ));
             }
         }
         self.reference.owned.insert(me, (charter, spans));
@@ -166,7 +170,9 @@ impl World {
             Some(Ok(State { ipam: None, .. }) | Err(_)) | None => false,
         };
         if !held {
-            self.break_off(format!("host{host} told {id} that {address} is its own before it was on disk (I10)"));
+            self.break_off(format!(
+                "host{host} told {id} that {address} is its own before it was on disk (I10)"
+            ));
         }
     }
 
@@ -180,7 +186,10 @@ impl World {
         }
         let last = self.reference.counters.insert((from, header.index), header.counter);
         if last.is_some_and(|last| last >= header.counter) {
-            self.break_off(format!("host{from} goes from counter {last:?} to {} under one key (I5)", header.counter));
+            self.break_off(format!(
+                "host{from} goes from counter {last:?} to {} under one key (I5)",
+                header.counter
+            ));
         }
     }
 
@@ -188,7 +197,9 @@ impl World {
     pub(super) fn check_tunnel(&mut self, from: HostId, to: HostId, frame: &[u8]) {
         let launch = &self.hosts[from].launch;
         if launch.secret && !launch.trusted && !bridge::is_probe(frame) {
-            self.break_off(format!("host{from} sends host{to} a frame by VXLAN although there is a secret (I5)"));
+            self.break_off(format!(
+                "host{from} sends host{to} a frame by VXLAN although there is a secret (I5)"
+            ));
         }
     }
 

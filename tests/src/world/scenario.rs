@@ -114,7 +114,11 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let spread = shape.most.saturating_sub(shape.least);
         let share: f64 = rng.random();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a small number"
+        )]
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let hosts = shape.least + (share.powi(3) * (spread + 1) as f64) as usize;
         let hosts = hosts.clamp(2, shape.most);
@@ -134,6 +138,7 @@ impl World {
             calm_at: Duration::from_millis(rng.random_range(2_000..most)),
             fault_gap: Duration::from_millis([200, 1_000, 4_000][rng.random_range(0..3_usize)]),
             may_retire: matches!(launch.init, InitMode::Consensus(_)),
+            retired: Vec::new(),
             generation: 0,
             chatting: true,
             talks: 0,

@@ -27,6 +27,8 @@ const CAPTURE: Duration = Duration::from_micros(10);
 const QUIET: Duration = Duration::from_secs(30);
 /// Datagrams and frames that wait for a process that is stopped; more are lost.
 const BACKLOG: usize = 256;
+/// How often deadlines may be due at one and the same moment.
+const WAKES: u32 = 40;
 /// The UDP and IP headers of a datagram.
 const HEADERS: usize = 28;
 /// What VXLAN adds to a frame, less the frame's own Ethernet header.
@@ -87,6 +89,7 @@ impl World {
         let ready = if state.launch.vxlan { Ok(()) } else { Err("no VXLAN".to_owned()) };
         process.node.handle_kernel(KernelReport::Fastpath(ready), now);
         let desired = process.node.desired();
+        state.kernel.bridge.flush_sleeve();
         state.kernel.bridge.has_vxlan = state.launch.vxlan && state.launch.fastpath;
         let converged = state.kernel.converge(&desired);
         process.worker.desired = desired;
@@ -107,7 +110,8 @@ impl World {
         state.stopped = Duration::ZERO;
         state.disk.crash(lucky);
         self.note(|| format!("host{host} ends"));
-        if let (true, Some(Task::Job(KernelJob::Attach(call, link)))) = (process.worker.busy, process.worker.jobs.front())
+        if let (true, Some(Task::Job(KernelJob::Attach(call, link)))) =
+            (process.worker.busy, process.worker.jobs.front())
             && let Some(asked) = process.calls.get(call)
         {
             // The attachment under way got this far.
@@ -193,6 +197,9 @@ impl World {
             return self.break_off(format!("host{host} begins a write during a write"));
         }
         let begun = state.disk.write(process.node.state().encode());
+        if begun.is_err() {
+            self.journal.push_back(format!("{:>10.6} host{host} cannot write", self.now.as_secs_f64()));
+        }
         if begun.is_ok() && !state.disk.slow.is_zero() {
             return self.agenda.put(self.now + state.disk.slow, Event::Saved(life));
         }
@@ -204,6 +211,13 @@ impl World {
         let state = &mut self.hosts[life.host];
         let now = state.clock.at(self.now);
         let result = state.disk.finish();
+        if result.is_err() {
+            self.journal.push_back(format!(
+                "{:>10.6} host{} cannot write",
+                self.now.as_secs_f64(),
+                life.host
+            ));
+        }
         if let Some(process) = &mut state.process {
             process.saving = false;
             process.node.handle_persisted(result, now);
@@ -231,12 +245,8 @@ impl World {
         process.node_wake = None;
         if process.node.poll_timeout().is_some_and(|due| due <= now) {
             process.node.handle_timeout(now);
-            let next = process.node.poll_timeout();
-            if next.is_some_and(|next| next <= now) && !process.saving {
-                let text = format!("host{}: a deadline of the node stays due: {:?}", life.host, next.map(|next| now - next));
-                return self.break_off(text);
-            }
         }
+        self.check_wakes(life.host);
         self.drain_node(life.host);
     }
 
@@ -249,11 +259,20 @@ impl World {
         process.data_wake = None;
         if process.data.poll_timeout().is_some_and(|due| due <= now) {
             process.data.handle_timeout(now);
-            if process.data.poll_timeout().is_some_and(|next| next <= now) {
-                return self.break_off(format!("host{}: a deadline of the data half stays due", life.host));
-            }
         }
+        self.check_wakes(life.host);
         self.drain_data(life.host);
+    }
+
+    /// A deadline that stays due would keep a processor busy for ever (I6).
+    fn check_wakes(&mut self, host: HostId) {
+        let now = self.now;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let (last, times) = process.woken;
+        process.woken = if last == now { (now, times + 1) } else { (now, 0) };
+        if process.woken.1 > WAKES {
+            self.break_off(format!("host{host}: a deadline stays due (I6)"));
+        }
     }
 
     fn plan_wake(&mut self, host: HostId) {
@@ -492,7 +511,8 @@ impl World {
                 self.look(life);
             }
             KernelJob::Attach(call, link) => {
-                let asked = self.hosts[host].process.as_ref().and_then(|process| process.calls.get(&call).cloned());
+                let asked =
+                    self.hosts[host].process.as_ref().and_then(|process| process.calls.get(&call).cloned());
                 let result = match asked {
                     Some(asked) => self.wire(host, asked.container, &link, true),
                     None => Err("the caller is gone".to_owned()),
@@ -501,6 +521,7 @@ impl World {
                 self.plan_look(host);
             }
             KernelJob::Detach(key) => {
+                self.note(|| format!("host{host} unwires {}", key.id));
                 self.hosts[host].kernel.detach(&bridge, &key);
                 self.plan_look(host);
             }
@@ -509,18 +530,28 @@ impl World {
                 self.plan_look(host);
             }
             KernelJob::Fastpath(wish) => {
-                let remotes = wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
+                let remotes =
+                    wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
                 self.hosts[host].kernel.bridge.remotes = remotes.collect();
                 if let Some(process) = &mut self.hosts[host].process {
                     process.worker.wish = wish.clone();
                 }
                 self.tell(life, KernelReport::Applied(wish.serial));
             }
-            KernelJob::MoveMacs { peer, address, job, to } => self.move_macs(life, peer, address, job, is_lift(to)),
+            KernelJob::MoveMacs { peer, address, job, to } => {
+                self.move_macs(life, peer, address, job, is_lift(to))
+            }
         }
     }
 
-    fn move_macs(&mut self, life: Life, peer: weft_gossip::PeerName, address: std::net::IpAddr, job: u64, lift: bool) {
+    fn move_macs(
+        &mut self,
+        life: Life,
+        peer: weft_gossip::PeerName,
+        address: std::net::IpAddr,
+        job: u64,
+        lift: bool,
+    ) {
         let now = self.now;
         let Some(behind) = host_at(address) else { return self.tell(life, KernelReport::Moved(peer, job)) };
         let state = &mut self.hosts[life.host];
@@ -551,8 +582,10 @@ impl World {
             return Err("no address".to_owned());
         };
         let wire = Wire { container, mac: link.mac, address, carrier: whole };
-        let key = weft_router::node::attachments::LinkKey { id: link.id.clone(), ifname: link.ifname.clone() };
+        let key =
+            weft_router::node::attachments::LinkKey { id: link.id.clone(), ifname: link.ifname.clone() };
         let bridge = self.hosts[host].bridge.clone();
+        self.note(|| format!("host{host} wires c{container} with {address}, whole: {whole}"));
         self.hosts[host].kernel.attach(&bridge, &key, wire, link.mtu)?;
         self.check_addresses(host);
         Ok(())

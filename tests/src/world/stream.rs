@@ -126,7 +126,10 @@ impl World {
         }
         let remote = SocketAddr::new(address(from).ip(), port);
         let now = self.hosts[to].clock.at(self.now);
-        let accepted = self.hosts[to].process.as_mut().map(|process| process.node.accept(remote, Some(address(to)), now));
+        let accepted = self.hosts[to]
+            .process
+            .as_mut()
+            .map(|process| process.node.accept(remote, Some(address(to)), now));
         let Some(accepted) = accepted else {
             self.forget_end(id, 0);
             return self.refuse_dial(dialler, connection, "connection refused".to_owned(), back);

@@ -31,6 +31,8 @@ pub(super) enum Errand {
     Detach(usize),
     /// Its namespace goes.
     Vanish(usize),
+    /// Another machine takes a dead one's place.
+    Replace(HostId),
     /// Some container talks to some other; goes on while the world does.
     Chatter,
     /// Somebody removes a peer that is gone for good.
@@ -112,6 +114,7 @@ impl World {
             Errand::Detach(container) => self.ask(container, What::Detach),
             Errand::Remove { container, namespace_first } => self.remove(container, namespace_first),
             Errand::Vanish(container) => self.vanish(container),
+            Errand::Replace(host) => self.replace(host),
             Errand::Chatter => self.chatter(),
             Errand::Expel { by, name } => self.expel(by, name),
         }
