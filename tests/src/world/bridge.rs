@@ -170,6 +170,14 @@ impl Bridge {
         self.fdb.retain(|_, (port, _)| *port != Port::Container(container));
     }
 
+    /// Who is let in how far, and who gets flooded frames.
+    pub(super) fn describe_remotes(&self) -> String {
+        let word = |(host, remote): (&HostId, &RemoteWish)| {
+            format!("host{host} {:?}{}", remote.accept, if remote.default { " default" } else { "" })
+        };
+        self.remotes.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn describe(&self, mac: MacAddr) -> String {
         format!("{mac}: bridge {:?}, device {:?}", self.fdb.get(&mac), self.behind.get(&mac))
     }

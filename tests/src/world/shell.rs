@@ -489,6 +489,7 @@ impl World {
             Task::Job(job) => self.job(life, job),
             Task::Lift { peer, job, macs } => {
                 let now = self.now;
+                self.note(|| format!("host{host} moves to VXLAN what is behind {peer}: {macs:?}"));
                 self.hosts[host].kernel.bridge.to_vxlan(macs, now);
                 self.tell(life, KernelReport::Moved(peer, job));
             }
@@ -533,6 +534,8 @@ impl World {
                 let remotes =
                     wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
                 self.hosts[host].kernel.bridge.remotes = remotes.collect();
+                let held = self.hosts[host].kernel.bridge.describe_remotes();
+                self.note(|| format!("host{host} holds {held}"));
                 if let Some(process) = &mut self.hosts[host].process {
                     process.worker.wish = wish.clone();
                 }
@@ -562,7 +565,9 @@ impl World {
             }
             return self.agenda.put(self.now + QUEUE, Event::Command(life, Command::Behind { peer }));
         }
-        let macs = state.kernel.bridge.to_sleeve(behind, now).into_iter().collect();
+        let macs: std::collections::BTreeSet<_> = state.kernel.bridge.to_sleeve(behind, now).into_iter().collect();
+        let line = format!("host{} moves to sleeve what is behind host{behind}: {macs:?}", life.host);
+        self.note(|| line);
         self.agenda.put(self.now + QUEUE, Event::Command(life, Command::Placed { peer, macs }));
         self.tell(life, KernelReport::Moved(peer, job));
     }
