@@ -23,6 +23,7 @@ mod reference;
 mod scenario;
 mod shell;
 mod stream;
+mod tasks;
 mod workload;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -149,13 +150,10 @@ impl World {
         if !self.hosts[life.host].is_live(life) {
             return;
         }
-        let event = match event {
-            Event::Captured(..) => event,
-            other => match self.defer_if_stopped(life.host, other) {
-                Some(event) => event,
-                None => return,
-            },
-        };
+        if let Event::Captured(life, frame) = event {
+            return self.captured(life, frame);
+        }
+        let Some(event) = self.defer_if_stopped(life.host, event) else { return };
         match event {
             Event::WakeNode(life) => self.wake_node(life),
             Event::WakeData(life) => self.wake_data(life),
@@ -163,7 +161,6 @@ impl World {
             Event::Report(life, report) => self.report(life, report),
             Event::Transport(life, input) => self.transport(life, input),
             Event::Redial { life, connection, to, waits } => self.connect(life, connection, to, waits),
-            Event::Captured(life, frame) => self.captured(life, frame),
             Event::Probe(life, frame) => self.probed(life, &frame),
             Event::Saved(life) => self.saved(life),
             Event::Worked(life, task) => self.worked(life, task),
@@ -178,6 +175,7 @@ impl World {
             | Event::Sends { .. }
             | Event::Start(_)
             | Event::Errand(_)
+            | Event::Captured(..)
             | Event::Strike
             | Event::Undo(_) => {}
         }

@@ -14,6 +14,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Most pairs that are asked; in a larger world they are drawn.
 const PAIRS: usize = 600;
 
+/// How a peer believes the range to be divided.
+type Division = Option<(Charter, Vec<Segment>)>;
+
 impl World {
     /// Runs until all is well and says how long that took (I9).
     pub(super) fn recover(&mut self, at_most: Duration) -> Result<Duration, String> {
@@ -46,7 +49,7 @@ impl World {
         if let Some(container) = waits {
             return Some(format!("{} on host{} has no address", container.id, container.host));
         }
-        let mut rings: Vec<(Option<(Charter, Vec<Segment>)>, Vec<usize>)> = Vec::new();
+        let mut rings: Vec<(Division, Vec<usize>)> = Vec::new();
         for (at, host) in self.hosts.iter().enumerate().filter(|(at, _)| Some(*at) != without) {
             let Some(process) = &host.process else { return Some(format!("host{at} does not run")) };
             let state = process.node.state();

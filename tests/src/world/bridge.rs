@@ -142,7 +142,7 @@ impl Bridge {
     }
 
     /// Moves everything behind a host from the VXLAN device to the sleeve port; says what that was.
-    pub(super) fn to_sleeve(&mut self, host: HostId, now: Duration) -> Vec<MacAddr> {
+    pub(super) fn move_to_sleeve(&mut self, host: HostId, now: Duration) -> Vec<MacAddr> {
         let macs: Vec<MacAddr> =
             self.behind.iter().filter(|(_, (at, _))| *at == host).map(|(mac, _)| *mac).collect();
         for mac in &macs {
@@ -153,7 +153,7 @@ impl Bridge {
     }
 
     /// Moves these addresses to the VXLAN port.
-    pub(super) fn to_vxlan(&mut self, macs: impl IntoIterator<Item = MacAddr>, now: Duration) {
+    pub(super) fn move_to_vxlan(&mut self, macs: impl IntoIterator<Item = MacAddr>, now: Duration) {
         for mac in macs {
             self.fdb.insert(mac, (Port::Vxlan, now));
         }

@@ -9,6 +9,8 @@ pub(super) struct Disk {
     writing: Option<Vec<u8>>,
     /// Nothing can be written.
     pub(super) full: bool,
+    /// It says that it has written, and has not.
+    pub(super) lies: bool,
     /// How long a write takes; zero: it is over before anything else happens.
     pub(super) slow: Duration,
 }
@@ -23,6 +25,9 @@ impl Disk {
     pub(super) fn write(&mut self, bytes: Vec<u8>) -> Result<(), String> {
         if self.full {
             return Err("No space left on device".to_owned());
+        }
+        if self.lies {
+            return Ok(());
         }
         if self.slow.is_zero() {
             self.durable = Some(bytes);

@@ -34,12 +34,14 @@ pub struct Shape {
     pub most: usize,
     /// The longest time with faults.
     pub troubled: Duration,
+    /// Disks say that they have written and have not: then a promise is broken, and that must show.
+    pub lying_disks: bool,
     /// Write down what happens while it happens.
     pub verbose: bool,
 }
 
 /// What came of a run in which nothing broke.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// How many hosts there were.
     pub hosts: usize,
@@ -151,7 +153,7 @@ impl World {
             sent: Vec::new(),
             rng,
         };
-        world.settle_hosts(&launch);
+        world.settle_hosts(&launch, shape.lying_disks);
         world.cut_for_good();
         world
     }
@@ -170,7 +172,7 @@ impl World {
         )
     }
 
-    fn settle_hosts(&mut self, launch: &Launch) {
+    fn settle_hosts(&mut self, launch: &Launch, lying_disks: bool) {
         let zero = epoch();
         let hosts = self.network.hosts();
         let lone_kernel = self.rng.random_ratio(1, 4).then(|| self.rng.random_range(0..hosts));
@@ -181,6 +183,7 @@ impl World {
             launch.vxlan = lone_kernel != Some(host);
             launch.targets.retain(|target| *target != host);
             self.hosts.push(Host::new(host, launch, clock));
+            self.hosts[host].disk.lies = lying_disks;
             let start = Duration::from_millis(self.rng.random_range(0..3_000));
             self.agenda.put(start, Event::Start(host));
             for _ in 0..self.rng.random_range(1..4) {
@@ -208,6 +211,8 @@ impl World {
                 self.lasting.extend([(one, two), (two, one)]);
                 self.cut(one, two);
                 self.cut(two, one);
+                // Without the hub the others would be apart, and nobody removes a peer then.
+                self.may_retire = false;
             }
         }
     }

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use weft_fastpath::StandingLink;
 use weft_gossip::Input;
 use weft_router::dataplane::{self, Command};
 use weft_router::node::{KernelJob, KernelReport, Output};
@@ -15,12 +14,10 @@ use super::World;
 use super::agenda::{Event, HostId, Life};
 use super::bridge::{self, Exit, Port};
 use super::host::{Host, address, host_at};
-use super::kernel::{Task, Wire, is_lift};
+use super::kernel::Task;
 
 /// Between the two halves, through a queue and a wake-up.
-const QUEUE: Duration = Duration::from_micros(20);
-/// One kernel job.
-const KERNEL: Duration = Duration::from_micros(300);
+pub(super) const QUEUE: Duration = Duration::from_micros(20);
 /// From the bridge to the capture.
 const CAPTURE: Duration = Duration::from_micros(10);
 /// The kernel is looked at without a notification.
@@ -51,9 +48,8 @@ impl World {
             return;
         }
         let (seed, moment) = (self.rng.random(), self.now);
-        let state = match self.hosts[host].remember() {
-            Ok(state) => state,
-            Err(_) => return self.agenda.put(self.now + Duration::from_secs(1), Event::Start(host)),
+        let Ok(state) = self.hosts[host].remember() else {
+            return self.agenda.put(self.now + Duration::from_secs(1), Event::Start(host));
         };
         let before = self.hosts[host].incarnation;
         if state.incarnation <= before {
@@ -460,188 +456,5 @@ impl World {
             }
             self.bridge_in(to, Port::Vxlan, frame);
         }
-    }
-
-    /// Lets the kernel task begin its next job, if it is idle.
-    pub(super) fn run_jobs(&mut self, host: HostId) {
-        let life = self.hosts[host].life(host);
-        let lag = KERNEL + self.hosts[host].kernel_lag;
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let worker = &mut process.worker;
-        if worker.busy || worker.jobs.is_empty() {
-            return;
-        }
-        worker.busy = true;
-        if let Some(task) = worker.jobs.front() {
-            let task = copy(task);
-            self.agenda.put(self.now + lag, Event::Worked(life, task));
-        }
-    }
-
-    /// A job is done.
-    pub(super) fn worked(&mut self, life: Life, task: Task) {
-        let host = life.host;
-        if let Some(process) = &mut self.hosts[host].process {
-            process.worker.jobs.pop_front();
-            process.worker.busy = false;
-        }
-        match task {
-            Task::Job(job) => self.job(life, job),
-            Task::Lift { peer, job, macs } => {
-                let now = self.now;
-                self.note(|| format!("host{host} moves to VXLAN what is behind {peer}: {macs:?}"));
-                self.hosts[host].kernel.bridge.to_vxlan(macs, now);
-                self.tell(life, KernelReport::Moved(peer, job));
-            }
-        }
-        self.run_jobs(host);
-    }
-
-    fn tell(&mut self, life: Life, report: KernelReport) {
-        self.agenda.put(self.now + QUEUE, Event::Told(life, report));
-    }
-
-    fn job(&mut self, life: Life, job: KernelJob) {
-        let host = life.host;
-        let bridge = self.hosts[host].bridge.clone();
-        match job {
-            KernelJob::Converge(desired) => {
-                if let Some(process) = &mut self.hosts[host].process {
-                    process.worker.desired = *desired;
-                }
-                self.look(life);
-            }
-            KernelJob::Attach(call, link) => {
-                let asked =
-                    self.hosts[host].process.as_ref().and_then(|process| process.calls.get(&call).cloned());
-                let result = match asked {
-                    Some(asked) => self.wire(host, asked.container, &link, true),
-                    None => Err("the caller is gone".to_owned()),
-                };
-                self.tell(life, KernelReport::Attached(call, result));
-                self.plan_look(host);
-            }
-            KernelJob::Detach(key) => {
-                self.note(|| format!("host{host} unwires {}", key.id));
-                self.hosts[host].kernel.detach(&bridge, &key);
-                self.plan_look(host);
-            }
-            KernelJob::SetPort(key, up) => {
-                self.hosts[host].kernel.set_port(&bridge, &key, up);
-                self.plan_look(host);
-            }
-            KernelJob::Fastpath(wish) => {
-                let remotes =
-                    wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
-                self.hosts[host].kernel.bridge.remotes = remotes.collect();
-                let held = self.hosts[host].kernel.bridge.describe_remotes();
-                self.note(|| format!("host{host} holds {held}"));
-                if let Some(process) = &mut self.hosts[host].process {
-                    process.worker.wish = wish.clone();
-                }
-                self.tell(life, KernelReport::Applied(wish.serial));
-            }
-            KernelJob::MoveMacs { peer, address, job, to } => {
-                self.move_macs(life, peer, address, job, is_lift(to))
-            }
-        }
-    }
-
-    fn move_macs(
-        &mut self,
-        life: Life,
-        peer: weft_gossip::PeerName,
-        address: std::net::IpAddr,
-        job: u64,
-        lift: bool,
-    ) {
-        let now = self.now;
-        let Some(behind) = host_at(address) else { return self.tell(life, KernelReport::Moved(peer, job)) };
-        let state = &mut self.hosts[life.host];
-        if lift {
-            if let Some(process) = &mut state.process {
-                process.worker.lifts.push((peer, job));
-                process.worker.busy = true;
-            }
-            return self.agenda.put(self.now + QUEUE, Event::Command(life, Command::Behind { peer }));
-        }
-        let macs: std::collections::BTreeSet<_> = state.kernel.bridge.to_sleeve(behind, now).into_iter().collect();
-        let line = format!("host{} moves to sleeve what is behind host{behind}: {macs:?}", life.host);
-        self.note(|| line);
-        self.agenda.put(self.now + QUEUE, Event::Command(life, Command::Placed { peer, macs }));
-        self.tell(life, KernelReport::Moved(peer, job));
-    }
-
-    /// Makes a container link for a container that still lives.
-    fn wire(
-        &mut self,
-        host: HostId,
-        container: usize,
-        link: &weft_fastpath::ContainerLink,
-        whole: bool,
-    ) -> Result<(), String> {
-        if !self.containers[container].alive {
-            return Err("the namespace is gone".to_owned());
-        }
-        let Some(std::net::IpAddr::V4(address)) = link.addresses.first().map(|net| net.addr()) else {
-            return Err("no address".to_owned());
-        };
-        let wire = Wire { container, mac: link.mac, address, carrier: whole };
-        let key =
-            weft_router::node::attachments::LinkKey { id: link.id.clone(), ifname: link.ifname.clone() };
-        let bridge = self.hosts[host].bridge.clone();
-        self.note(|| format!("host{host} wires c{container} with {address}, whole: {whole}"));
-        self.hosts[host].kernel.attach(&bridge, &key, wire, link.mtu)?;
-        self.check_addresses(host);
-        Ok(())
-    }
-
-    /// A notification came: the kernel task will look.
-    pub(super) fn plan_look(&mut self, host: HostId) {
-        let life = self.hosts[host].life(host);
-        if let Some(process) = &mut self.hosts[host].process
-            && !std::mem::replace(&mut process.worker.look_planned, true)
-        {
-            self.agenda.put(self.now + KERNEL, Event::Look(life));
-        }
-    }
-
-    /// Brings the kernel to the wish, and tells what stands.
-    pub(super) fn look(&mut self, life: Life) {
-        let state = &mut self.hosts[life.host];
-        let Some(process) = &mut state.process else { return };
-        process.worker.look_planned = false;
-        let result = state.kernel.converge(&process.worker.desired).map(|_| ());
-        if let Err(error) = &result {
-            let text = format!("host{} cannot converge: {error}", life.host);
-            return self.break_off(text);
-        }
-        let links = state.kernel.standing(&state.bridge);
-        self.tell(life, KernelReport::Converged(result));
-        self.agenda.put(self.now + QUEUE, Event::Links(life, links));
-        self.check_addresses(life.host);
-    }
-
-    pub(super) fn linked(&mut self, life: Life, links: &[StandingLink]) {
-        let now = self.hosts[life.host].clock.at(self.now);
-        if let Some(process) = &mut self.hosts[life.host].process {
-            process.node.handle_links(links, now);
-        }
-        self.drain_node(life.host);
-    }
-
-    pub(super) fn told(&mut self, life: Life, report: KernelReport) {
-        let now = self.hosts[life.host].clock.at(self.now);
-        if let Some(process) = &mut self.hosts[life.host].process {
-            process.node.handle_kernel(report, now);
-        }
-        self.drain_node(life.host);
-    }
-}
-
-fn copy(task: &Task) -> Task {
-    match task {
-        Task::Job(job) => Task::Job(job.clone()),
-        Task::Lift { peer, job, macs } => Task::Lift { peer: *peer, job: *job, macs: macs.clone() },
     }
 }
