@@ -299,12 +299,10 @@ impl World {
         };
         // Before the first division every machine is an elector.
         let all_divided = self.hosts.iter().all(divided);
-        if self.hosts.len() < 3
-            || !self.may_retire
-            || !self.hosts[host].powered
-            || !all_divided
-            || !self.retired.is_empty()
-        {
+        // Whoever was launched with that one alone would never find the others again after a restart.
+        let needed = self.hosts.iter().any(|other| other.launch.targets == [host]);
+        let dead = !self.hosts[host].powered || !self.retired.is_empty();
+        if self.hosts.len() < 3 || !self.may_retire || dead || needed || !all_divided {
             return;
         }
         self.hosts[host].powered = false;
