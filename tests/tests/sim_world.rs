@@ -22,6 +22,13 @@ const ONCE: &[(u64, &str)] = &[
     (18, "a broadcast was multiplied while peers saw different links (I7)"),
     (65, "the same, until 160,000 datagrams waited (I6)"),
     (76, "the same (I6)"),
+    (
+        186,
+        "frames relayed while a session was lost left both bridges on sleeve's port, and fastpath drops those (I9)",
+    ),
+    (236, "the same (I9)"),
+    (298, "the same (I9)"),
+    (616, "the same, found only by a question without any fault (I9)"),
     (79, "attaching again on a full disk released the address of a container that stood (I1)"),
 ];
 
