@@ -395,6 +395,9 @@ impl Raised {
         };
         let Brought { bridge, fastpath, unmet: _ } = kernel::bring(&mut ground.fastpath, &picture).await;
         bridge?;
+        if config.sleeve {
+            ground.fastpath.flush_sleeve().await?;
+        }
         let mut prober = Prober::new(ground.fastpath.bridge().clone());
         if let Some(ready) = fastpath {
             match &ready {

@@ -241,6 +241,21 @@ impl Fastpath {
         }
     }
 
+    /// Forgets what the bridge has learned by the port to the sleeve. A router that has just started knows none of it
+    /// and could not have it moved; what still speaks is learned again with its next frame.
+    ///
+    /// # Errors
+    /// Refused when the port does not stand; otherwise what the kernel said.
+    pub async fn flush_sleeve(&mut self) -> Result<(), Error> {
+        let (sleeve, index) = self.sleeve()?;
+        for row in dump(&self.kernel, &sleeve, index, 0).await? {
+            if let (Entry::Bridge(_), Lifetime::Dynamic) = (row.entry, row.lifetime) {
+                remove(&self.kernel, &sleeve, index, &row.entry).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn to_sleeve(&self, macs: &BTreeSet<MacAddr>) -> Result<(), Error> {
         let (sleeve, index) = self.sleeve()?;
         let mut done = Ok(());

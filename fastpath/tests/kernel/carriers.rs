@@ -218,6 +218,8 @@ fn an_address_moved_to_vxlan_can_be_moved_back_before_a_frame_of_its_own_has_com
         fastpath.move_macs(&[station], Port::Sleeve).await.unwrap();
         assert_eq!(behind(station).await, Some(sleeve));
         assert_eq!(fastpath.macs().await.unwrap(), []);
+        fastpath.flush_sleeve().await.unwrap();
+        assert_eq!(behind(station).await, None);
     });
 }
 

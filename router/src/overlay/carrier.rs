@@ -205,6 +205,7 @@ impl Neighbour {
             self.address = address;
         }
         self.change.renew();
+        self.with(orders, |change, hands| change.resume(hands, now));
         (self.nickname, self.hold, self.unfit) = (nickname, None, None);
         (self.link, self.sleeve_rtt, self.sleeve_mtu, self.changes) = (Link::Absent, None, None, 0);
         self.session = Some(Session::new(id, remote, key));

@@ -165,6 +165,15 @@ impl Switchover {
         *self = Self { linger: self.linger, ..Self::default() };
     }
 
+    /// A session after a time without: frames that were relayed meanwhile came by sleeve, so both bridges believe
+    /// that this is the way, and on fastpath the router would take what they hand it for copies.
+    pub(super) fn resume(&mut self, hands: &mut Hands<'_>, now: Instant) {
+        if *hands.stand == Stand::Fastpath {
+            hands.sweep(Stand::Fastpath);
+            self.linger = Some(now + LINGER);
+        }
+    }
+
     /// Whether no change is under way.
     pub(super) fn is_settled(&self) -> bool {
         self.phase == Phase::Settled

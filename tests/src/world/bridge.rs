@@ -146,16 +146,26 @@ impl Bridge {
         let macs: Vec<MacAddr> =
             self.behind.iter().filter(|(_, (at, _))| *at == host).map(|(mac, _)| *mac).collect();
         for mac in &macs {
-            self.fdb.insert(*mac, (Port::Sleeve, now));
+            if let Some(entry) = self.fdb.get_mut(mac).filter(|(port, _)| *port == Port::Vxlan) {
+                *entry = (Port::Sleeve, now);
+            }
             self.behind.remove(mac);
         }
         macs
     }
 
-    /// Moves these addresses to the VXLAN port.
-    pub(super) fn move_to_vxlan(&mut self, macs: impl IntoIterator<Item = MacAddr>, now: Duration) {
+    /// Moves those of these addresses that are on the sleeve port to the VXLAN port, and tells the device who has them.
+    pub(super) fn move_to_vxlan(
+        &mut self,
+        host: HostId,
+        macs: impl IntoIterator<Item = MacAddr>,
+        now: Duration,
+    ) {
         for mac in macs {
-            self.fdb.insert(mac, (Port::Vxlan, now));
+            if let Some(entry) = self.fdb.get_mut(&mac).filter(|(port, _)| *port == Port::Sleeve) {
+                *entry = (Port::Vxlan, now);
+                self.behind.insert(mac, (host, now));
+            }
         }
     }
 

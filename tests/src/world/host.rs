@@ -162,7 +162,7 @@ impl Host {
         };
         let data = Dataplane::new(setup, now);
         self.incarnation = incarnation;
-        let worker = Worker::new(node.desired());
+        let worker = Worker::new(node.local_wish().desired);
         self.process = Some(Process {
             node,
             data,

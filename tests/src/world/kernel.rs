@@ -13,6 +13,7 @@ use weft_router::node::KernelJob;
 use weft_router::node::attachments::LinkKey;
 use weft_router::overlay::{KernelWish, Stand};
 
+use super::agenda::HostId;
 use super::bridge::Bridge;
 
 /// A step of the kernel task that takes time.
@@ -21,7 +22,7 @@ pub(super) enum Task {
     /// A job of the control half.
     Job(KernelJob),
     /// The data half has said what is behind a peer; it moves to VXLAN.
-    Lift { peer: PeerName, job: u64, macs: Vec<MacAddr> },
+    Lift { peer: PeerName, job: u64, behind: HostId, macs: Vec<MacAddr> },
 }
 
 /// A container link: the pair of interfaces and what is inside.
@@ -50,7 +51,7 @@ pub(super) struct Worker {
     pub(super) jobs: VecDeque<Task>,
     pub(super) busy: bool,
     /// Moves to VXLAN that wait for the data half.
-    pub(super) lifts: Vec<(PeerName, u64)>,
+    pub(super) lifts: Vec<(PeerName, u64, HostId)>,
     pub(super) wish: KernelWish,
     pub(super) look_planned: bool,
 }
@@ -113,7 +114,7 @@ impl Kernel {
         let mac = self.bridge.mac;
         // The wish's own words for such a link: what an attachment makes is what a convergence holds.
         let mut wish = Desired::new(bridge.clone(), mac, mtu);
-        wish.ports.insert(port, ContainerPort { mtu, up: true });
+        wish.ports.insert(port, ContainerPort { mtu, up: true, hairpin: true });
         let made = wish.links().into_iter().find(|(link, _)| *link == name);
         let (_, mut link) = made.ok_or("the wish does not name the port")?;
         link.mac = Some(MacAddr::facing(wire.address));

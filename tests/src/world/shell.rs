@@ -84,7 +84,7 @@ impl World {
         let Some(process) = &mut state.process else { return };
         let ready = if state.launch.vxlan { Ok(()) } else { Err("no VXLAN".to_owned()) };
         process.node.handle_kernel(KernelReport::Fastpath(ready), now);
-        let desired = process.node.desired();
+        let desired = process.node.local_wish().desired;
         state.kernel.bridge.flush_sleeve();
         state.kernel.bridge.has_vxlan = state.launch.vxlan && state.launch.fastpath;
         let converged = state.kernel.converge(&desired);
@@ -106,7 +106,7 @@ impl World {
         state.stopped = Duration::ZERO;
         state.disk.crash(lucky);
         self.note(|| format!("host{host} ends"));
-        if let (true, Some(Task::Job(KernelJob::Attach(call, link)))) =
+        if let (true, Some(Task::Job(KernelJob::Attach(call, link, _)))) =
             (process.worker.busy, process.worker.jobs.front())
             && let Some(asked) = process.calls.get(call)
         {
@@ -297,10 +297,15 @@ impl World {
         let now = self.hosts[life.host].clock.at(self.now);
         let Some(process) = &mut self.hosts[life.host].process else { return };
         if let dataplane::Event::Behind { peer, macs } = &event
-            && let Some(at) = process.worker.lifts.iter().position(|(waits, _)| waits == peer)
+            && let Some(at) = process.worker.lifts.iter().position(|(waits, ..)| waits == peer)
         {
-            let (peer, job) = process.worker.lifts.remove(at);
-            process.worker.jobs.push_front(Task::Lift { peer, job, macs: macs.iter().copied().collect() });
+            let (peer, job, behind) = process.worker.lifts.remove(at);
+            process.worker.jobs.push_front(Task::Lift {
+                peer,
+                job,
+                behind,
+                macs: macs.iter().copied().collect(),
+            });
             process.worker.busy = false;
         }
         process.node.handle_data(event, now);

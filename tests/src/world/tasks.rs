@@ -6,7 +6,8 @@
 //! | attach, detach, port | the picture, and the bridge's ports | attached |
 //! | fastpath | the device's permanent entries and the filter are these now | applied |
 //! | move to sleeve | bridge entries replaced, then device entries deleted; the data half is told | moved |
-//! | move to VXLAN | the data half is asked what is behind the peer; bridge entries replaced | moved |
+//! | move to VXLAN | the data half is asked what is behind the peer; device entries written, bridge entries replaced | moved |
+//! | fence | nothing | fenced |
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -53,10 +54,10 @@ impl World {
         }
         match task {
             Task::Job(job) => self.job(life, job),
-            Task::Lift { peer, job, macs } => {
+            Task::Lift { peer, job, behind, macs } => {
                 let now = self.now;
                 self.note(|| format!("host{host} moves to VXLAN what is behind {peer}: {macs:?}"));
-                self.hosts[host].kernel.bridge.move_to_vxlan(macs, now);
+                self.hosts[host].kernel.bridge.move_to_vxlan(behind, macs, now);
                 self.tell(life, KernelReport::Moved(peer, job));
             }
         }
@@ -71,13 +72,13 @@ impl World {
         let host = life.host;
         let bridge = self.hosts[host].bridge.clone();
         match job {
-            KernelJob::Converge(desired) => {
+            KernelJob::Converge(wish) => {
                 if let Some(process) = &mut self.hosts[host].process {
-                    process.worker.desired = *desired;
+                    process.worker.desired = wish.desired;
                 }
                 self.look(life);
             }
-            KernelJob::Attach(call, link) => {
+            KernelJob::Attach(call, link, _) => {
                 let asked =
                     self.hosts[host].process.as_ref().and_then(|process| process.calls.get(&call).cloned());
                 let result = match asked {
@@ -96,6 +97,7 @@ impl World {
                 self.hosts[host].kernel.set_port(&bridge, &key, up);
                 self.plan_look(host);
             }
+            KernelJob::Fence(call) => self.tell(life, KernelReport::Fenced(call)),
             KernelJob::Fastpath(wish) => {
                 let remotes =
                     wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
@@ -119,7 +121,7 @@ impl World {
         let state = &mut self.hosts[life.host];
         if lift {
             if let Some(process) = &mut state.process {
-                process.worker.lifts.push((peer, job));
+                process.worker.lifts.push((peer, job, behind));
                 process.worker.busy = true;
             }
             return self.agenda.put(self.now + QUEUE, Event::Command(life, Command::Behind { peer }));
@@ -200,6 +202,8 @@ impl World {
 fn copy(task: &Task) -> Task {
     match task {
         Task::Job(job) => Task::Job(job.clone()),
-        Task::Lift { peer, job, macs } => Task::Lift { peer: *peer, job: *job, macs: macs.clone() },
+        Task::Lift { peer, job, behind, macs } => {
+            Task::Lift { peer: *peer, job: *job, behind: *behind, macs: macs.clone() }
+        }
     }
 }
