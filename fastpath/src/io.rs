@@ -79,7 +79,7 @@ pub struct Report {
 /// What tearing down did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Teardown {
-    /// The interfaces that were removed, each `nftables table …`, and each rule in a chain of others.
+    /// Each `interface …` that was removed, each `nftables table …`, and each rule in a chain of others.
     pub removed: Vec<String>,
     /// What could not be removed, and why.
     pub errors: Vec<Error>,
@@ -282,7 +282,7 @@ impl Fastpath {
             Vec::new()
         }) {
             match apply::apply(&self.kernel, &Change::Delete { link: link.clone() }).await {
-                Ok(()) => done.removed.push(link),
+                Ok(()) => done.removed.push(format!("interface {link}")),
                 Err(error) => done.errors.push(error),
             }
         }

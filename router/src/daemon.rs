@@ -499,7 +499,7 @@ pub fn offline_reset(state_dir: &Path, bridge: &InterfaceName) -> anyhow::Result
         lines.push(format!("removed the state in {}", state_dir.display()));
     }
     let torn_down = runtime.block_on(async { anyhow::Ok(Fastpath::new(bridge)?.teardown().await) })?;
-    lines.extend(torn_down.removed.iter().map(|link| format!("removed interface {link}")));
+    lines.extend(torn_down.removed.iter().map(|object| format!("removed {object}")));
     let errors: Vec<String> = torn_down.errors.iter().map(ToString::to_string).collect();
     if errors.is_empty() { Ok(lines) } else { bail!(errors.join("; ")) }
 }
