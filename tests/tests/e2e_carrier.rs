@@ -226,6 +226,26 @@ fn without_any_way_there_is_no_carrier_until_there_is_one_again() -> Result<()> 
     })
 }
 
+#[test]
+fn hosts_with_an_address_and_ports_of_their_choice_are_served_by_the_kernel_there() -> Result<()> {
+    scenario(|fabric| {
+        let mut hosts = fabric.hosts(2)?;
+        let addresses: Vec<String> = hosts.iter().map(|host| host.address().to_string()).collect();
+        for (host, (own, other)) in hosts.iter_mut().zip([(0, 1), (1, 0)]) {
+            let peer = format!("{}:7000", addresses[other]);
+            host.launch(&["--listen", &addresses[own], "--port", "7000", &peer])?;
+        }
+        weft_tests::host::settle(&mut hosts)?;
+        all_on_fastpath(&hosts, "no secret")?;
+        let containers = containers(fabric, &hosts)?;
+        all_speak(&containers)?;
+        fabric.block_udp_way(&hosts[0], &hosts[1], 7001)?;
+        hosts[0].wait_reason(&hosts[1], "sleeve", "UDP 7001 blocked there", CARRIER_LIMIT)?;
+        hosts[1].wait_reason(&hosts[0], "sleeve", "UDP 7001 blocked here", CARRIER_LIMIT)?;
+        soon(&containers[0], &containers[1])
+    })
+}
+
 /// Gives every host an IPv6 address and makes them a mesh by it.
 fn mesh_over_ipv6(hosts: &mut [Host], arguments: &[&str]) -> Result<()> {
     let address = |number: usize| format!("fd99::{}", number + 1);

@@ -13,10 +13,15 @@ use weft_tests::kernel::{self, Kernel};
 use weft_tests::traffic::{ping, wait_reaches};
 use weft_tests::{Netns, deadline, scenario};
 
-/// The kernel tells of every one of these changes.
+/// How soon what the kernel tells of must be repaired.
 const REPAIRED: Duration = Duration::from_secs(2);
+/// How soon what it tells nobody of must be found and repaired.
+const FOUND: Duration = Duration::from_secs(30);
+/// Whether the bridge listens to router advertisements: a setting that changes in silence.
+const SILENT: &str = "/proc/sys/net/ipv6/conf/weft/accept_ra";
 
-/// All that the router keeps in order in a host: bridge ports with their flags, forwarding entries, the filter.
+/// All that the router keeps in order in a host: bridge ports with their flags, the host's own address on the bridge,
+/// forwarding entries, the filter.
 fn order(host: &Netns) -> Result<String> {
     let run = |program: &str, words: &[&str]| -> Result<String> {
         host.execute(Command::new(program).args(words), "", Duration::from_secs(10))?.success(program)
@@ -27,26 +32,33 @@ fn order(host: &Netns) -> Result<String> {
         .filter_map(|line| line.split_once(": ").map(|(_, rest)| rest.replace("@if", "@ ")))
         .collect();
     ports.sort();
+    let shown = host.ip("-4 -o addr show dev weft")?;
+    let addresses: Vec<&str> = shown.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    let settings = host.run(|| Ok(std::fs::read_to_string(SILENT)?))?;
     let written: Vec<String> = Kernel::look(host)?.written.into_iter().collect();
     let table = run("nft", &["list", "table", "inet", "weft-weft"])?;
     let table: Vec<&str> =
         table.lines().map(|line| line.split("counter").next().unwrap_or_default()).collect();
-    Ok([ports.join("\n"), written.join("\n"), table.join("\n")].join("\n\n"))
+    Ok([ports.join("\n"), addresses.join("\n"), settings, written.join("\n"), table.join("\n")].join("\n\n"))
 }
 
 /// Waits until everything is in the order it was in.
-fn all_as_before(host: &Netns, before: &str) -> Result<()> {
+fn all_as_before(host: &Netns, before: &str, limit: Duration) -> Result<()> {
     let mut last = String::new();
     let same = || {
         last = order(host)?;
         Ok(last == before)
     };
-    let repaired = deadline::until_true("all is as before", REPAIRED, same);
+    let repaired = deadline::until_true("all is as before", limit, same);
     repaired.map(drop).with_context(|| format!("it is\n{last}\n\nand was\n{before}"))
 }
 
 /// Does damage in the first host and watches everything come back.
 fn repaired(damage: impl Fn(&Netns) -> Result<()>) -> Result<()> {
+    repaired_within(REPAIRED, damage)
+}
+
+fn repaired_within(limit: Duration, damage: impl Fn(&Netns) -> Result<()>) -> Result<()> {
     scenario(|fabric| {
         let mut hosts = fabric.hosts(2)?;
         mesh(&mut hosts, &[])?;
@@ -62,6 +74,7 @@ fn repaired(damage: impl Fn(&Netns) -> Result<()>) -> Result<()> {
         for (from, to) in pairs {
             wait_reaches(from.netns(), to.address(), Duration::from_secs(5))?;
         }
+        hosts[0].expect(&["expose"])?;
         let before = order(hosts[0].netns())?;
         let addresses = |of: &[weft_tests::Container]| {
             of.iter().map(weft_tests::Container::addresses_in_kernel).collect::<Result<Vec<_>>>()
@@ -82,7 +95,7 @@ fn repaired(damage: impl Fn(&Netns) -> Result<()>) -> Result<()> {
             } else {
                 damage(hosts[0].netns())?;
             }
-            all_as_before(hosts[0].netns(), &before)?;
+            all_as_before(hosts[0].netns(), &before, limit)?;
             for (from, to) in pairs {
                 wait_reaches(from.netns(), to.address(), REPAIRED)?;
                 let pings = ping(from.netns(), to.address(), 3, 56)?;
@@ -90,7 +103,7 @@ fn repaired(damage: impl Fn(&Netns) -> Result<()>) -> Result<()> {
             }
             ensure!(addresses(&containers)? == had, "a container lost its address");
             wait_all_on(&hosts, "fastpath")?;
-            all_as_before(hosts[0].netns(), &before)?;
+            all_as_before(hosts[0].netns(), &before, limit)?;
         }
         Ok(())
     })
@@ -135,4 +148,9 @@ fn the_deleted_bridge_comes_back_with_all_its_ports() -> Result<()> {
 #[test]
 fn a_tunnel_that_was_taken_down_and_out_of_the_bridge_comes_back() -> Result<()> {
     repaired(|host| host.ip("link set dev weft-vx nomaster down").map(drop))
+}
+
+#[test]
+fn what_the_kernel_tells_nobody_of_is_found_within_thirty_seconds() -> Result<()> {
+    repaired_within(FOUND, |host| host.run(|| Ok(std::fs::write(SILENT, "1")?)))
 }
