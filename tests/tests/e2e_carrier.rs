@@ -274,3 +274,25 @@ fn hosts_that_meet_over_ipv6_are_served_by_the_kernel_too() -> Result<()> {
         all_speak(&containers(fabric, &hosts)?)
     })
 }
+
+/// A VXLAN device sends what it has learned about to its own port, whatever port the other one listens on.
+#[test]
+fn hosts_with_different_vxlan_ports_reach_each_other_all_the_same() -> Result<()> {
+    scenario(|fabric| {
+        let mut hosts = fabric.hosts(2)?;
+        let addresses: Vec<String> = hosts.iter().map(|host| host.address().to_string()).collect();
+        hosts[0].launch(&["--vxlan-port", "8472", &addresses[1]])?;
+        hosts[1].launch(&[&addresses[0]])?;
+        weft_tests::host::settle(&mut hosts)?;
+        // Long enough for whatever is preferred to be chosen: the containers come when it is.
+        deadline::pause(Duration::from_secs(2));
+        all_speak(&containers(fabric, &hosts)?)?;
+        for (host, peer) in [(&hosts[0], "host2"), (&hosts[1], "host1")] {
+            let status = host.status()?;
+            let connection = connection(&status, peer).context("no connection")?;
+            let reason = connection["reason"].as_str().unwrap_or_default();
+            ensure!(connection["carrier"] == "fastpath" || reason.contains("port"), "{connection:#}");
+        }
+        Ok(())
+    })
+}
