@@ -43,9 +43,7 @@ impl Neighbour {
         if self.removed {
             return Err(Reason::Removed);
         }
-        if here.config.fastpath.is_none() {
-            return Err(Reason::FastpathOffHere);
-        }
+        let Some(ours) = here.config.fastpath else { return Err(Reason::FastpathOffHere) };
         if !here.may_be_clear(self.address) {
             return Err(Reason::NotTrusted);
         }
@@ -61,6 +59,8 @@ impl Neighbour {
             Err(Denial::SwitchedOff) => Err(Reason::FastpathOffThere),
             Err(Denial::Impossible(why)) => Err(Reason::FastpathImpossibleThere(why.clone())),
             Ok(_) if !offer.clear => Err(Reason::NotTrustedThere),
+            // What a VXLAN device learns has no port: it answers at its own.
+            Ok(port) if *port != ours => Err(Reason::PortsDiffer { ours, theirs: *port }),
             Ok(_) => Ok(()),
         }
     }

@@ -35,6 +35,13 @@ pub enum Reason {
     FastpathImpossibleHere(String),
     /// The other host cannot do it.
     FastpathImpossibleThere(String),
+    /// The two have different VXLAN ports, and a VXLAN device sends to its own whatever it has learned.
+    PortsDiffer {
+        /// Our VXLAN port.
+        ours: u16,
+        /// The peer's.
+        theirs: u16,
+    },
     /// The kernel here is not ready yet.
     KernelAwaited,
     /// The other end has not said yet whether its kernel can carry; an old version never does.
@@ -95,6 +102,9 @@ impl fmt::Display for Reason {
             Self::FastpathOffThere => f.write_str("fastpath is switched off at the peer (--no-fastpath)"),
             Self::FastpathImpossibleHere(why) => write!(f, "fastpath is not possible here: {why}"),
             Self::FastpathImpossibleThere(why) => write!(f, "fastpath is not possible at the peer: {why}"),
+            Self::PortsDiffer { ours, theirs } => {
+                write!(f, "VXLAN needs the same UDP port at both ends: {ours} here, {theirs} at the peer")
+            }
             Self::KernelAwaited => f.write_str("the kernel is being prepared for fastpath"),
             Self::FastpathAwaited => f.write_str("the peer has not offered fastpath"),
             Self::Trying => f.write_str("fastpath is being tried"),

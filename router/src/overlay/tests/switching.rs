@@ -38,10 +38,13 @@ fn what_keeps_two_hosts_from_fastpath_is_named_at_both_ends() {
     let secret = |at| Config { encrypted: true, ..config(at) };
     let trusting = |at| Config { trusted: vec!["10.99.0.0/16".parse().unwrap()], ..secret(at) };
     let off = |at| Config { fastpath: None, ..config(at) };
+    let other = |at| Config { fastpath: Some(4789), ..config(at) };
+    let differ = |ours, theirs| Reason::PortsDiffer { ours, theirs };
     for (a, b, reason, there) in [
         (secret(0), secret(1), Reason::NotTrusted, Reason::NotTrusted),
         (trusting(0), secret(1), Reason::NotTrustedThere, Reason::NotTrusted),
         (off(0), config(1), Reason::FastpathOffHere, Reason::FastpathOffThere),
+        (other(0), config(1), differ(4789, 6784), differ(6784, 4789)),
     ] {
         let mut world = World::new(vec![a, b]);
         world.connect(0, 1);
