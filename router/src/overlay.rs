@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_gossip::PeerName;
 
-pub use carrier::{FEW, Neighbour};
+pub use carrier::Neighbour;
 pub use orders::{Accept, Counters, KernelWish, Output, Remembered, RemoteWish};
 pub use reason::Reason;
 pub use wire::{Denial, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};

@@ -28,7 +28,7 @@ use weft_gossip::PeerName;
 use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
 use crate::node::{CallId, Inspection, KernelReport, LocalWish, Picture};
-use crate::overlay::{self, KernelWish};
+use crate::overlay::KernelWish;
 use firewall::Firewall;
 use lines::facts_lines;
 use watch::{Change, Watch};
@@ -42,7 +42,7 @@ const QUIET: Duration = Duration::from_secs(30);
 /// After a convergence that failed the next is tried.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How often it is asked who carries data, where there are many peers, and what counts as lately.
+/// How often it is asked which links carry data, and what counts as lately.
 const CARRIED: Duration = Duration::from_secs(5);
 
 /// How long wishes wait while links are made and removed.
@@ -251,7 +251,7 @@ impl Task {
             job = self.inbox.recv() => return job.map_or(Woken::Never, |job| Woken::By(Box::new(job))),
             change = self.watch.changed() => self.look_again(change).await,
             () = sleep_until(self.look_at) => self.look().await,
-            () = sleep_until(self.ask_at), if self.picture.wish.remotes.len() > overlay::FEW => {
+            () = sleep_until(self.ask_at), if !self.picture.wish.remotes.is_empty() => {
                 self.ask_who_carries().await;
             }
         }

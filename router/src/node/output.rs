@@ -97,7 +97,7 @@ pub enum KernelReport {
     Applied(u64),
     /// The MAC addresses of this job were moved, or could not be.
     Moved(PeerName, u64),
-    /// The kernel has lately carried frames to or from these hosts; told only where there are many.
+    /// The kernel has lately carried frames to or from these hosts.
     Carried(BTreeSet<IpAddr>),
 }
 

@@ -34,9 +34,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const RELAYED: Duration = Duration::from_secs(15);
 /// How long fastpath is kept in a session whose other end does not take it up.
 pub(super) const UNFIT: Duration = Duration::from_secs(10);
-/// Up to this many neighbours, those on fastpath are probed as if they always carried data; of more it has to be said
-/// who does.
-pub const FEW: usize = 16;
+/// Up to this many neighbours, heartbeats to those on fastpath come as if they always carried data.
+const FEW: usize = 16;
 /// Above this many, idle links rest on session news.
 const MANY: usize = 50;
 
@@ -388,7 +387,7 @@ impl Neighbour {
     /// Frames pass over fastpath.
     pub(super) fn traffic(&mut self, now: Instant) {
         if let Some(prober) = self.session.as_mut().and_then(Session::prober_mut) {
-            prober.carried(now);
+            prober.traffic(now);
         }
     }
 

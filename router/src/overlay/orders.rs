@@ -76,23 +76,13 @@ pub struct RemoteWish {
     pub default: bool,
 }
 
-/// What the source filter lets in from a peer; a filter that cannot tell the kinds apart lets in all or nothing.
+/// What the source filter lets in from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Accept {
-    /// Nothing: the peer is leaving fastpath, and a late frame would turn both ends' tables back.
-    Nothing,
-    /// Probes: the peer may be on fastpath one day.
+    /// Probes: the peer may be on fastpath one day, or is leaving it, and a late frame would turn both ends' tables back.
     Probes,
     /// Everything: the peer is on fastpath, or coming back to it.
     Frames,
-}
-
-impl Accept {
-    /// Whether a filter that knows only sources is open.
-    #[must_use]
-    pub fn is_open(self) -> bool {
-        self != Self::Nothing
-    }
 }
 
 /// A peer on fastpath, as a restarted router remembers it.

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! Heartbeats are sleeve's (`sleeve/liveness.rs`): same deadlines, same one-way rule. Beside them a probe of
-//! the size of a container's largest packet is sent at first use, after an interruption and once a minute; it
-//! is answered by a small one, so each end proves its own direction.
+//! the size of a container's largest packet is sent at first use, after an interruption, and from time to time: every
+//! other second while the link carries data, because on a path that has shrunk in silence large frames vanish until it
+//! is found out, else once a minute. It is answered by a small one, so each end proves its own direction.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,8 +40,11 @@ const LARGEST: usize = 10_000;
 const FULL_PATIENCE: Duration = Duration::from_millis(300);
 /// How many full-size probes must stay unanswered, while small ones are answered, to say that they do not fit.
 const FULL_TRIES: u8 = 4;
-/// Between two proofs that full-size frames get through.
+/// Between two proofs that full-size frames get through, of a link that carries nothing, and of one that does.
 const FULL_EVERY: Duration = Duration::from_secs(60);
+const FULL_BUSY: Duration = Duration::from_secs(2);
+/// How long a link counts as one that carries data.
+const BUSY: Duration = Duration::from_secs(10);
 /// After how long a path that was too small is measured again.
 const SMALL_EVERY: Duration = Duration::from_secs(5);
 
@@ -102,6 +106,8 @@ pub(super) struct Prober {
     hears: bool,
     /// Since when every heartbeat was answered.
     steady: Option<Instant>,
+    /// When frames were last known to pass.
+    traffic: Option<Instant>,
     out: VecDeque<Vec<u8>>,
 }
 
@@ -123,6 +129,7 @@ impl Prober {
             full_sequence: 0,
             hears: false,
             steady: None,
+            traffic: None,
             out: VecDeque::new(),
         }
     }
@@ -162,9 +169,18 @@ impl Prober {
         self.live.rtt()
     }
 
-    /// Frames pass: heartbeats come faster for a while.
+    /// The link is watched as one that carries data: heartbeats come faster for a while.
     pub(super) fn carried(&mut self, now: Instant) {
         self.live.carried(now);
+    }
+
+    /// Frames do pass: full-size probes come more often too.
+    pub(super) fn traffic(&mut self, now: Instant) {
+        self.traffic = Some(now);
+        self.live.carried(now);
+        if self.full == Full::Proven {
+            self.full_at = self.full_at.map(|at| at.min(now + FULL_BUSY));
+        }
     }
 
     /// The next probe to send.
@@ -210,7 +226,9 @@ impl Prober {
             Kind::Full => self.send(Kind::FullEcho, sequence, true, SMALL),
             Kind::Echo => change = self.live.echoed(sequence, now).or(change),
             Kind::FullEcho if sequence == self.full_sequence && self.full_at.is_some() => {
-                (self.full, self.full_at) = (Full::Proven, Some(now + FULL_EVERY));
+                let busy = self.traffic.is_some_and(|at| now < at + BUSY);
+                let again = if busy { FULL_BUSY } else { FULL_EVERY };
+                (self.full, self.full_at) = (Full::Proven, Some(now + again));
             }
             Kind::FullEcho => {}
         }

@@ -118,7 +118,7 @@ impl Hands<'_> {
     /// Sets what is let in and whether flooded frames go there; `None` keeps what is.
     fn gate(&mut self, accept: Accept, default: Option<bool>) -> u64 {
         let known = self.orders.remote(self.peer).copied();
-        if accept == Accept::Nothing && known.is_none() {
+        if accept == Accept::Probes && known.is_none() {
             return self.orders.want(self.peer, None);
         }
         let default = default.unwrap_or_else(|| known.is_some_and(|remote| remote.default));
@@ -140,9 +140,9 @@ impl Hands<'_> {
     fn leave(&mut self) -> u64 {
         // The data half first: it must be ready to carry what the kernel hands it from now on.
         self.stand(Stand::Sleeve);
-        self.gate(Accept::Nothing, None);
+        self.gate(Accept::Probes, None);
         let job = self.sweep(Stand::Sleeve);
-        self.gate(Accept::Nothing, Some(false));
+        self.gate(Accept::Probes, Some(false));
         job
     }
 

@@ -92,7 +92,7 @@ impl Bridge {
 
     /// A packet came in from a host: whether the filter and the device let its frame in.
     pub(super) fn admit(&mut self, from: HostId, frame: &[u8], now: Duration) -> bool {
-        let accept = self.remotes.get(&from).map_or(Accept::Nothing, |remote| remote.accept);
+        let Some(accept) = self.remotes.get(&from).map(|remote| remote.accept) else { return false };
         let least = if is_probe(frame) { Accept::Probes } else { Accept::Frames };
         if !self.has_vxlan || accept < least {
             return false;

@@ -1,6 +1,6 @@
 //! Paths that fail in every way: who notices, how soon, and that both ends agree.
 
-use super::world::{Did, MS, SECOND, World, config, name};
+use super::world::{Did, MS, SECOND, World, address, config, name};
 use crate::dataplane::Carrier;
 use crate::overlay::*;
 
@@ -59,6 +59,24 @@ fn a_path_that_shrinks_under_way_is_left_within_two_minutes() {
     world.way(1, 0).mtu = 1400;
     world.until(120 * SECOND, |world| world.both(0, 1, Carrier::Sleeve));
     assert!(matches!(world.reason(0, 1), Reason::PathTooSmall { .. }));
+}
+
+#[test]
+fn a_path_that_shrinks_while_it_carries_data_is_left_within_five_seconds_and_the_reason_is_its_size() {
+    let mut world = World::pair();
+    let hosts = [0, 1].map(address);
+    for _ in 0..3 {
+        for (at, other) in [(0, 1), (1, 0)] {
+            world.with(at, |overlay, now| overlay.handle_traffic(&BTreeSet::from([hosts[other]]), now));
+        }
+        world.run(5 * SECOND);
+    }
+    world.way(1, 0).mtu = 1400;
+    world.until(5 * SECOND, |world| world.both(0, 1, Carrier::Sleeve));
+    for _ in 0..30 {
+        assert!(matches!(world.reason(0, 1), Reason::PathTooSmall { .. }), "{}", world.reason(0, 1));
+        world.run(100 * MS);
+    }
 }
 
 #[test]
@@ -210,7 +228,7 @@ fn both_ends_that_notice_at_the_same_moment_make_one_change() {
     world.told(1, 0, Told::Change { session: 1, epoch, say: Say::Propose(Stand::Fastpath) });
     world.forget_deeds();
     world.run(SECOND);
-    assert!(world.hosts[0].did.iter().all(|did| matches!(did, Did::Accept(_, Accept::Probes))));
+    assert!(world.hosts[0].did.iter().all(|did| matches!(did, Did::Accept(_, Some(Accept::Probes)))));
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn leaving_closes_the_filter_then_moves_then_removes_the_default_and_sweeps_agai
         let (did, peer) = (&world.hosts[at].did, name(other));
         let order = [
             Did::Carrier(peer, Some(Carrier::Sleeve)),
-            Did::Accept(peer, Accept::Nothing),
+            Did::Accept(peer, Some(Accept::Probes)),
             Did::Moved(peer, Stand::Sleeve),
             Did::Default(peer, false),
         ];
@@ -96,7 +96,6 @@ fn leaving_closes_the_filter_then_moves_then_removes_the_default_and_sweeps_agai
         assert_eq!(sweeps, 2, "{did:?}");
         assert_eq!(did.last(), Some(&Did::Moved(peer, Stand::Sleeve)), "the sweep comes last: {did:?}");
     }
-    // When late frames cannot come any more, probes are let in again.
     world.run(2 * SECOND);
     assert_eq!(world.remote(0, 1).unwrap().accept, Accept::Probes);
 }
@@ -170,7 +169,7 @@ fn a_peer_that_is_barred_or_removed_is_left_at_once() {
     let mut world = World::pair();
     world.with(0, |overlay, now| overlay.bar(BTreeSet::from([name(1)]), now));
     world.run(10 * MS);
-    assert_eq!(world.remote(0, 1).unwrap().accept, Accept::Nothing);
+    assert_eq!(world.remote(0, 1).unwrap().accept, Accept::Probes);
     assert_eq!((world.carrier(0, 1), world.reason(0, 1)), (None, Reason::SeededApart));
     world.run(2 * SECOND);
     assert_eq!(world.remote(0, 1), None);

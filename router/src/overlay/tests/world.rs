@@ -35,7 +35,7 @@ pub(super) struct Way {
 /// One order a kernel carried out, for the tests that look at their sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Did {
-    Accept(PeerName, Accept),
+    Accept(PeerName, Option<Accept>),
     Default(PeerName, bool),
     Moved(PeerName, Stand),
     Carrier(PeerName, Option<Carrier>),
@@ -554,14 +554,14 @@ impl Host {
         for (peer, new) in &wish.remotes {
             let old = self.kernel.get(peer);
             if old.is_none_or(|old| old.accept != new.accept) {
-                self.did.push(Did::Accept(*peer, new.accept));
+                self.did.push(Did::Accept(*peer, Some(new.accept)));
             }
             if old.is_some_and(|old| old.default) != new.default {
                 self.did.push(Did::Default(*peer, new.default));
             }
         }
         for (peer, old) in self.kernel.iter().filter(|(peer, _)| !wish.remotes.contains_key(peer)) {
-            self.did.push(Did::Accept(*peer, Accept::Nothing));
+            self.did.push(Did::Accept(*peer, None));
             if old.default {
                 self.did.push(Did::Default(*peer, false));
             }
