@@ -18,8 +18,8 @@ use crate::{
     world::World,
 };
 
-/// How long the router may take to find an address, in milliseconds. With what the client adds, no call takes ten
-/// seconds.
+/// How long the router may take to find an address, in milliseconds. It is allowed three seconds more for the rest,
+/// which is still within what a verb has.
 pub(crate) const PATIENCE: u64 = 5_000;
 
 /// Carries out one verb.

@@ -1,6 +1,6 @@
 //! The world as it is.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use weft_api::{ApiError, Client, CniAdd, CniNote, Namespace, NetnsError, Request, Response, netns};
 
@@ -12,6 +12,10 @@ use crate::{
     result::Outcome,
     world::{Inside, World},
 };
+
+/// How long the router may take for all that one verb asks of it: runtimes give up, and count the seconds of a pod's
+/// start. It is longer than the router takes for an answer of its own.
+const BUDGET: Duration = Duration::from_secs(9);
 
 /// The host this plugin runs on.
 pub(crate) struct Host {
@@ -27,7 +31,7 @@ impl Host {
     pub(crate) fn new(conf: &NetConf, environment: &Environment, input: Vec<u8>) -> Self {
         let socket = PathBuf::from(conf.socket());
         let path = environment.path.clone();
-        Self { router: Client::new(&socket), socket, path, input, namespace: None }
+        Self { router: Client::new(&socket).within(BUDGET), socket, path, input, namespace: None }
     }
 
     fn opened(&mut self) -> Result<Namespace, Error> {

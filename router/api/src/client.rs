@@ -47,21 +47,40 @@ pub fn attach_socket(socket: &Path) -> PathBuf {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// When everything must be over, whatever each request allows.
+    until: Option<Deadline>,
 }
 
 impl Client {
     /// The router behind the API socket at this path.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), until: None }
+    }
+
+    /// The same, but all its requests from now on have no more time together than this.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Self {
+        Self { until: Some(Deadline::after(patience)), ..self }
+    }
+
+    /// Whether there is time for anything more.
+    pub fn has_time(&self) -> bool {
+        self.until.is_none_or(|until| until.left().is_ok())
+    }
+
+    /// When this request must be over.
+    fn deadline(&self, request: &Request) -> Deadline {
+        let deadline = Deadline::after(request.allowance() + GRACE);
+        self.until.map_or(deadline, |until| until.min(deadline))
     }
 
     /// Asks one thing.
     ///
     /// # Errors
     ///
-    /// What the router refused; `NoRouter` when none is there.
+    /// What the router refused; `NoRouter` when none is there, `NotNow` when it does not answer in time.
     pub fn call(&self, request: &Request) -> Result<Response, ApiError> {
-        let deadline = Deadline::after(request.allowance() + GRACE);
+        let deadline = self.deadline(request);
         let body = encode(request)?;
         let stream = open(&self.socket, SockType::Stream, deadline)?;
         let answer = http::post(&mut UnixStream::from(stream), CALL_PATH, &body, deadline);
@@ -72,9 +91,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// What the router refused; `NoRouter` when none is there.
+    /// What the router refused; `NoRouter` when none is there, `NotNow` when it does not answer in time.
     pub fn call_with(&self, request: &Request, descriptors: &Descriptors) -> Result<Response, ApiError> {
-        let deadline = Deadline::after(request.allowance() + GRACE);
+        let deadline = self.deadline(request);
         let body = encode(request)?;
         if body.len() > LARGEST_PACKET {
             return Err(ApiError::usage(format!(
@@ -108,7 +127,7 @@ impl Client {
         let socket = self.socket.display();
         let kind = error.kind();
         if matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) {
-            ApiError::failed(format!("the router behind {socket} does not answer"))
+            ApiError::not_now(format!("the router behind {socket} does not answer"))
         } else if matches!(
             kind,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
@@ -138,7 +157,10 @@ fn open(path: &Path, kind: SockType, deadline: Deadline) -> Result<OwnedFd, ApiE
         Some(Errno::EACCES | Errno::EPERM) => {
             ApiError::failed(format!("no permission for {shown}: run as the user the router runs as (root)"))
         }
-        Some(Errno::EAGAIN) => ApiError::failed(format!("the router behind {shown} does not answer")),
+        Some(Errno::EAGAIN) => ApiError::not_now(format!("the router behind {shown} does not answer")),
+        None if error.kind() == io::ErrorKind::TimedOut => {
+            ApiError::not_now(format!("no time left to ask the router behind {shown}"))
+        }
         _ => ApiError::failed(format!("cannot connect to {shown}: {error}")),
     })
 }
@@ -201,6 +223,21 @@ mod tests {
         ] {
             assert_eq!(attach_socket(Path::new(socket)), Path::new(attach));
         }
+    }
+
+    #[test]
+    fn a_router_that_takes_the_call_and_is_silent_is_not_now_and_in_time() {
+        let folder = std::env::temp_dir().join(format!("weft-client-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("weft.sock");
+        let _listening = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = Client::new(&path).within(Duration::from_millis(50));
+        for time_is_left in [true, false] {
+            assert_eq!(client.has_time(), time_is_left);
+            let error = client.call(&Request::Status).unwrap_err();
+            assert_eq!(error.code, ErrorCode::NotNow, "{error}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
