@@ -1,19 +1,24 @@
 //! Notes for a router that is away, in a directory beside its socket.
 //!
-//! A note appears whole (written aside, synced, renamed) and goes when it is done. Whoever does what one says holds the
-//! directory's lock, so that a pod that is made anew is not undone by the note about the one before.
+//! A note appears whole (written aside, synced, renamed) and goes when it is done. While it is written, its file is
+//! locked: one that nobody holds was begun by a plugin that is dead, and the router removes it. Whoever does what a note
+//! says holds the directory's lock, so that a pod that is made anew is not undone by the note about the one before.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process,
+    process, thread,
+    time::Duration,
 };
 
-use weft_api::{Client, CniNote, notes_directory};
+use weft_api::{ApiError, Client, CniNote, notes_directory};
 
 use super::fault;
+
+/// How long between two tries to get the directory's lock.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The notes of one router.
 pub(super) struct Notes {
@@ -35,6 +40,7 @@ impl Notes {
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
         fault::reached("noting");
         let mut file = options.open(&aside)?;
+        file.lock()?;
         file.write_all(crate::result::json(note).as_bytes())?;
         file.sync_all()?;
         fault::reached("noted-aside");
@@ -44,14 +50,27 @@ impl Notes {
     }
 
     /// Does what a note says, if it still lies there.
-    pub(super) fn honour(&self, note: &CniNote, router: &Client) -> Result<(), weft_api::ApiError> {
+    pub(super) fn honour(&self, note: &CniNote, router: &Client) -> Result<(), ApiError> {
         let path = self.directory.join(note.file());
         if fs::symlink_metadata(&path).is_err() {
             return Ok(());
         }
-        let broken = |error: io::Error| weft_api::ApiError::failed(format!("{}: {error}", path.display()));
+        let broken = |error: io::Error| ApiError::failed(format!("{}: {error}", path.display()));
         let directory = File::open(&self.directory).map_err(broken)?;
-        directory.lock().map_err(broken)?;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(broken(error)),
+                Err(TryLockError::WouldBlock) if !router.has_time() => {
+                    return Err(ApiError::not_now("the router is busy with what was left for it"));
+                }
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a lock is no event that could be waited for in time"
+                )]
+                Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            }
+        }
         if fs::symlink_metadata(&path).is_err() {
             return Ok(()); // the router was quicker
         }

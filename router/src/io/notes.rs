@@ -5,7 +5,7 @@
 //! pod anew sees either the note or what came of it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -20,8 +20,9 @@ use super::call::{Call, ask};
 const LARGEST: u64 = 4096;
 /// Notes done at one look; the rest waits for the next, and so does whoever wants the lock.
 const AT_ONCE: usize = 256;
-/// How old a note must be that was begun and never finished before it goes, in seconds.
-const ABANDONED: i64 = 60;
+/// How old a note must be that was begun and that nobody holds before it goes, in seconds: whoever writes one locks it
+/// a moment after it has made it.
+const ABANDONED: i64 = 2;
 
 /// The notes for one router.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Notes {
         }
     }
 
-    /// The finished notes, by name; removes what was begun long ago.
+    /// The finished notes, by name; removes those whose writer died over them.
     fn list(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -87,7 +88,7 @@ impl Notes {
             let path = entry.path();
             if !entry.file_name().to_string_lossy().starts_with('.') {
                 found.push(path);
-            } else if age(&path).is_some_and(|age| age > ABANDONED) {
+            } else if age(&path).is_some_and(|age| age >= ABANDONED) && !is_held(&path) {
                 let _ = fs::remove_file(&path);
             }
         }
@@ -95,6 +96,12 @@ impl Notes {
         found.truncate(AT_ONCE);
         Ok(found)
     }
+}
+
+/// Whether somebody is still writing it; what cannot be opened is nothing of the plugin's.
+fn is_held(file: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(file);
+    opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// How long ago a file was changed, in seconds.
@@ -162,6 +169,26 @@ mod tests {
         assert!(begun.exists(), "somebody may be writing it");
         drop(calls);
         router.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_note_whose_writer_is_dead_goes_and_one_that_is_being_written_stays() {
+        let dir = Directory::new();
+        let notes = Notes::of(&dir.path().join("weft.sock"));
+        let begin = |name: &str| {
+            let path = notes.directory.join(name);
+            let file = File::create(&path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(5)).unwrap();
+            (path, file)
+        };
+        let ((dead, _), (alive, writing)) = (begin(".1"), begin(".2"));
+        writing.lock().unwrap();
+        let (calls, _queue) = mpsc::channel::<Call>(4);
+        notes.honour(&calls).await;
+        assert!(!dead.exists() && alive.exists());
+        drop(writing);
+        notes.honour(&calls).await;
+        assert!(!alive.exists());
     }
 
     #[tokio::test]
