@@ -61,7 +61,10 @@ impl Actual {
     pub fn after(&mut self, change: &Change) {
         match change {
             Change::CreateBridge { link, mac } => {
-                let mut bridge = born(Kind::Bridge, &[Flag::SpanningTree, Flag::MulticastSnooping]);
+                let mut bridge = born(
+                    Kind::Bridge,
+                    &[Flag::SpanningTree, Flag::MulticastSnooping, Flag::LinkLocalLearning],
+                );
                 bridge.mac = Some(*mac);
                 self.links.insert(link.clone(), bridge);
             }

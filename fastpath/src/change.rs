@@ -15,7 +15,7 @@ use crate::vxlan::{Entry, Tunnel, Underlay};
 /// A change to one interface of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Makes a bridge, down, without spanning tree and multicast snooping.
+    /// Makes a bridge, down, without spanning tree, multicast snooping and learning from link-local frames.
     CreateBridge {
         /// Its name.
         link: String,
@@ -207,6 +207,7 @@ impl Change {
             Self::Set { flag: Flag::Up, on: false, .. } => "set down",
             Self::Set { flag: Flag::SpanningTree, .. } => "set the spanning tree of",
             Self::Set { flag: Flag::MulticastSnooping, .. } => "set multicast snooping of",
+            Self::Set { flag: Flag::LinkLocalLearning, .. } => "set learning from link-local frames of",
             Self::Set { flag: Flag::AddressGeneration, .. } => "set IPv6 address generation of",
             Self::Set { flag: Flag::RouterAdvertisements, .. } => "set IPv6 router advertisements of",
             Self::Set { flag: Flag::Deaf, .. } => "set ARP and reverse path filter of",

@@ -113,6 +113,7 @@ impl Desired {
             flags: BTreeMap::from([
                 (Flag::SpanningTree, false),
                 (Flag::MulticastSnooping, false),
+                (Flag::LinkLocalLearning, false),
                 (Flag::AddressGeneration, false),
                 (Flag::RouterAdvertisements, false),
                 (Flag::Up, true),

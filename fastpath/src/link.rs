@@ -93,6 +93,9 @@ pub enum Flag {
     SpanningTree,
     /// Bridge: multicast goes only where IGMP asked for it. Its entries would stick to an old carrier's port.
     MulticastSnooping,
+    /// Bridge: it learns also from frames that no bridge passes on. Some of these (LLDP) no filter ever sees, so a
+    /// container could have its neighbour's frames by sending one in the neighbour's name.
+    LinkLocalLearning,
     /// The kernel gives it IPv6 addresses (and so talks on it).
     AddressGeneration,
     /// The host believes IPv6 router advertisements that arrive on it: a container could send one.
@@ -129,6 +132,7 @@ impl fmt::Display for Flag {
         f.write_str(match self {
             Self::SpanningTree => "spanning tree",
             Self::MulticastSnooping => "multicast snooping",
+            Self::LinkLocalLearning => "learning from link-local frames",
             Self::AddressGeneration => "IPv6 address generation",
             Self::RouterAdvertisements => "IPv6 router advertisements",
             Self::Deaf => "deafness of the host's IPv4",

@@ -155,6 +155,7 @@ fn turn(name: &str, flag: Flag, on: bool) -> LinkMessage {
         Flag::SpanningTree if on => bridge().stp_state(BridgeStpState::KernelStp).build(),
         Flag::SpanningTree => bridge().stp_state(BridgeStpState::Disabled).build(),
         Flag::MulticastSnooping => bridge().mcast_snooping(on).build(),
+        Flag::LinkLocalLearning => bridge().no_linklocal_learn(!on).build(),
         Flag::AddressGeneration => named(name).append_extra_attribute(address_generation(on)).build(),
         Flag::Deaf => {
             let filter = devconf(RP_FILTER, u32::from(on));
@@ -182,6 +183,7 @@ fn bridge(name: &str, mac: MacAddr) -> LinkMessage {
         .address(mac.octets().to_vec())
         .stp_state(BridgeStpState::Disabled)
         .mcast_snooping(false)
+        .no_linklocal_learn(true)
         .build()
 }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeBooleanOptionFlags, BridgePortState, BridgeStpState,
+    In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 
 use super::facts;
@@ -285,6 +286,10 @@ fn read_bridge(link: &mut Link, options: &[InfoBridge]) {
             }
             InfoBridge::MulticastSnooping(on) => {
                 link.flags.insert(Flag::MulticastSnooping, *on);
+            }
+            InfoBridge::MultiBoolOpt(options) => {
+                let refused = options.value.contains(BridgeBooleanOptionFlags::NoLinkLocalLearn);
+                link.flags.insert(Flag::LinkLocalLearning, !refused);
             }
             _ => {}
         }

@@ -204,6 +204,7 @@ fn any_flags() -> impl Strategy<Value = BTreeMap<Flag, bool>> {
     let flags = [
         Flag::SpanningTree,
         Flag::MulticastSnooping,
+        Flag::LinkLocalLearning,
         Flag::AddressGeneration,
         Flag::RouterAdvertisements,
         Flag::Deaf,
@@ -214,7 +215,7 @@ fn any_flags() -> impl Strategy<Value = BTreeMap<Flag, bool>> {
         Flag::Hairpin,
         Flag::Up,
     ];
-    proptest::collection::btree_map(proptest::sample::select(flags.to_vec()), any::<bool>(), 0..11)
+    proptest::collection::btree_map(proptest::sample::select(flags.to_vec()), any::<bool>(), 0..12)
 }
 
 fn any_addresses() -> impl Strategy<Value = BTreeSet<IpNet>> {

@@ -52,7 +52,10 @@ fn what_others_bend_comes_back_and_only_that() {
             name("weft").mtu(1300).address(vec![2, 0, 0, 0, 0, 9]).build(),
             name("weft-sl").nocontroller().build(),
             name("weft-io").down().arp(true).alias("mine").build(),
-            LinkMessageBuilder::<LinkBridge>::new("weft").mcast_snooping(true).build(),
+            LinkMessageBuilder::<LinkBridge>::new("weft")
+                .mcast_snooping(true)
+                .no_linklocal_learn(false)
+                .build(),
         ] {
             links.change(message).execute().await.unwrap();
         }
@@ -74,6 +77,7 @@ fn what_others_bend_comes_back_and_only_that() {
                 "weft-sl: join bridge weft",
                 "weft: MAC 02:00:00:00:00:09 -> 0e:11:22:33:44:55",
                 "weft: MTU 1300 -> 1450",
+                "weft: learning from link-local frames off",
                 "weft: multicast snooping off",
             ]
         );
