@@ -413,6 +413,7 @@ impl Node {
             Mesh::Routes(_) => {
                 self.table_stale = true;
                 self.tell_overlay_who_is_there(now);
+                self.see_who_is_cut_off(now);
             }
             Mesh::Refused { remote, reason } => tracing::warn!(%remote, reason, "connection refused"),
             Mesh::PeersChanged => self.peers_changed(now),
@@ -496,6 +497,7 @@ impl Node {
             (peer.name, known)
         };
         self.tell_overlay_who_is_there(now);
+        self.see_who_is_cut_off(now);
         let peers = self.mesh.peers().map(knowledge).collect();
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_peers(peers, now);
@@ -518,6 +520,7 @@ impl Node {
             self.durability.change();
         }
         self.overlay.remove(peer, now);
+        self.see_who_is_cut_off(now);
         self.outputs.push_back(Output::Data(Command::Forget { peer }));
     }
 }

@@ -1,10 +1,10 @@
 //! Calls of the local API: each verb checked, carried out or refused with one clear line.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use weft_api::{ApiError, ErrorCode, Request, Response};
 use weft_gossip::{PeerName, Target};
 
@@ -62,7 +62,7 @@ impl Node {
                 let id = id.or_else(|| netns_inode.map(weft_api::attachment_id));
                 self.detach(call, id.as_deref(), &netns, now);
             }
-            Request::Expose { cidr } => match optional(cidr.as_deref()) {
+            Request::Expose { cidr } => match cidr.as_deref().map(assignable).transpose() {
                 Ok(cidr) => self.expose(call, cidr, DEFAULT_TIMEOUT, now),
                 Err(error) => self.reply(call, Err(error), now),
             },
@@ -73,8 +73,8 @@ impl Node {
                 self.ipam_call(call, Wanted::Addresses, asked, now);
             }
             Request::IpamClaim { id, cidr, timeout_ms } => {
-                let asked =
-                    network(&cidr).map(|net| (ipam::Command::Claim { id, address: net.addr() }, timeout_ms));
+                let asked = assignable(&cidr)
+                    .map(|net| (ipam::Command::Claim { id, address: net.addr() }, timeout_ms));
                 self.ipam_call(call, Wanted::Addresses, asked, now);
             }
             Request::IpamRelease { id, .. } if self.is_wired(&id) => {
@@ -108,7 +108,7 @@ impl Node {
             Request::CniRelease(name) => self.cni_release(call, &name, now),
             Request::CniGc { network, valid } => self.cni_gc(call, &network, valid, now),
             Request::CniStatus { addresses } => {
-                let status = self.cni_status(addresses);
+                let status = self.cni_status(addresses, now);
                 self.reply(call, Ok(Response::CniStatus(status)), now);
             }
             Request::Reset { force } => self.reset(call, force, now),
@@ -291,7 +291,8 @@ impl Node {
     }
 
     fn attach_call(&mut self, call: CallId, attach: weft_api::Attach, now: Instant) {
-        let addresses: Result<Vec<Ipv4Net>, ApiError> = attach.addresses.iter().map(|a| network(a)).collect();
+        let addresses: Result<Vec<Ipv4Net>, ApiError> =
+            attach.addresses.iter().map(|a| assignable(a)).collect();
         match addresses {
             Ok(addresses) => {
                 let timeout = millis(attach.timeout_ms);
@@ -436,8 +437,27 @@ pub(super) fn network(text: &str) -> Result<Ipv4Net, ApiError> {
     let parsed = text
         .parse::<Ipv4Net>()
         .or_else(|error| text.parse::<Ipv4Addr>().map(Ipv4Net::from).map_err(|_| error));
-    parsed
-        .map_err(|_| ApiError::usage(format!("{text} is not an IPv4 address with a length, as 10.32.0.5/12")))
+    parsed.map_err(|_| {
+        if text.parse::<IpNet>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
+            ApiError::usage(format!("{text}: IPv6 is not supported yet, an address is IPv4"))
+        } else {
+            ApiError::usage(format!("{text} is not an IPv4 address with a length, as 10.32.0.5/12"))
+        }
+    })
+}
+
+/// The address of a host or a container: not one that means something else everywhere (RFC 6890).
+pub(super) fn assignable(text: &str) -> Result<Ipv4Net, ApiError> {
+    let net = network(text)?;
+    let kind = match net.addr() {
+        address if address.octets()[0] == 0 => "no address (0.0.0.0/8)",
+        address if address.is_loopback() => "a loopback address",
+        address if address.is_multicast() => "a multicast address",
+        address if address.is_broadcast() => "the broadcast address",
+        address if address.octets()[0] >= 240 => "reserved (240.0.0.0/4)",
+        _ => return Ok(net),
+    };
+    Err(ApiError::failed(format!("{text} is {kind}, no container or host can have it")))
 }
 
 pub(super) fn millis(timeout: u64) -> Duration {

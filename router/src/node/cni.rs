@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,17 @@ use weft_fastpath::{ContainerLink, DefaultRoute, Lock, MacAddr, Masquerade, Poli
 
 use super::attach::{AttachOrder, EXPOSE_ID};
 use super::attachments::{Exposure, LinkKey, Stage};
-use super::calls::{millis, network};
+use super::calls::{self, millis, network};
 use super::output::done;
 use super::{CallId, Held, KernelJob, Node, Purpose};
 use crate::ipam::{self, IpamState};
 
 /// The smallest MTU a link may have, in bytes (IPv4's own, RFC 791).
 const SMALLEST_MTU: u32 = 576;
+
+/// How long every peer must have been out of reach before pods are said to be cut off: a router that is started anew is
+/// back before, and a runtime takes a node that is cut off out of service.
+const CUT_OFF: Duration = Duration::from_secs(5);
 
 /// What the journal keeps of pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +71,13 @@ pub(super) struct Cni {
     pub(super) journal: CniJournal,
     /// Pods that wait for the host's own address.
     waiting: BTreeMap<CallId, AttachOrder>,
+    /// Since when there are peers and no way to any of them.
+    cut_off: Option<Instant>,
 }
 
 impl Cni {
     pub(super) fn new(journal: CniJournal) -> Self {
-        Self { journal, waiting: BTreeMap::new() }
+        Self { journal, ..Self::default() }
     }
 }
 
@@ -166,7 +172,7 @@ impl Node {
 
     /// An address that was asked for; without a prefix length it has the range's.
     fn address(&self, text: &str) -> Result<Ipv4Net, ApiError> {
-        let net = network(text)?;
+        let net = calls::assignable(text)?;
         let length = self.range().filter(|range| !text.contains('/') && range.contains(&net.addr()));
         Ok(length.and_then(|range| Ipv4Net::new(net.addr(), range.prefix_len()).ok()).unwrap_or(net))
     }
@@ -323,10 +329,10 @@ impl Node {
     pub(super) fn cni_lease(&mut self, call: CallId, lease: CniLease, now: Instant) {
         let id = lease.name.lease_id();
         if self.ipam.is_none() {
-            return self.reply(call, Err(super::calls::off()), now);
+            return self.reply(call, Err(calls::off()), now);
         }
         let within = lease.subnet.as_deref().map(network).transpose();
-        let address = lease.address.as_deref().map(network).transpose();
+        let address = lease.address.as_deref().map(calls::assignable).transpose();
         let command = match (within, address) {
             (Err(error), _) | (_, Err(error)) => return self.reply(call, Err(error), now),
             (_, Ok(Some(net))) => ipam::Command::Claim { id: id.clone(), address: net.addr() },
@@ -408,9 +414,20 @@ impl Node {
         self.reply(call, Ok(Response::Done(lines)), now);
     }
 
+    /// Notes since when no peer can be reached. Who never had one is alone by design, and so is who removed them all.
+    pub(super) fn see_who_is_cut_off(&mut self, now: Instant) {
+        let mut others = self.mesh.peers().filter(|peer| peer.name != self.config.me).peekable();
+        let cut_off = others.peek().is_some() && !others.any(|peer| peer.reachable);
+        self.cni.cut_off = cut_off.then(|| self.cni.cut_off.unwrap_or(now));
+    }
+
     /// Whether a pod could be connected now.
-    pub(super) fn cni_status(&self, addresses: bool) -> CniStatus {
+    pub(super) fn cni_status(&self, addresses: bool, now: Instant) -> CniStatus {
         let mut status = CniStatus::default();
+        if self.cni.cut_off.is_some_and(|since| now.saturating_duration_since(since) >= CUT_OFF) {
+            let text = "no peer can be reached: pods on this host reach each other only";
+            status.degraded = Some(text.to_owned());
+        }
         match &self.bridge {
             Some(Ok(())) => {}
             Some(Err(error)) => status.unavailable = Some(error.clone()),

@@ -35,6 +35,18 @@ fn words(outputs: &[Output]) -> Vec<&'static str> {
     outputs.iter().filter_map(word).collect()
 }
 
+fn attach(id: &str) -> Attach {
+    Attach {
+        id: Some(id.into()),
+        addresses: Vec::new(),
+        ifname: "eth0".into(),
+        default_route: true,
+        netns: format!("/run/netns/{id}"),
+        netns_inode: 1,
+        timeout_ms: 5_000,
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         Self::with(State::default())
@@ -116,15 +128,7 @@ impl Bench {
     }
 
     fn attach(&mut self, id: &str) -> CallId {
-        self.call(Request::Attach(Attach {
-            id: Some(id.into()),
-            addresses: Vec::new(),
-            ifname: "eth0".into(),
-            default_route: true,
-            netns: format!("/run/netns/{id}"),
-            netns_inode: 1,
-            timeout_ms: 5_000,
-        }))
+        self.call(Request::Attach(attach(id)))
     }
 
     /// Attaches and wires.
@@ -281,15 +285,7 @@ fn attaching_again_answers_the_same_and_other_addresses_are_refused() {
     let first = bench.held("c1");
     bench.attached("c1");
     assert_eq!(bench.held("c1"), first);
-    bench.call(Request::Attach(Attach {
-        id: Some("c1".into()),
-        addresses: vec!["10.32.0.77/24".into()],
-        ifname: "eth0".into(),
-        default_route: true,
-        netns: "/run/netns/c1".into(),
-        netns_inode: 1,
-        timeout_ms: 5_000,
-    }));
+    bench.call(Request::Attach(Attach { addresses: vec!["10.32.0.77/24".into()], ..attach("c1") }));
     assert_eq!(words(&bench.quiet()), ["no"]);
     assert_eq!(bench.held("c1"), first);
 }

@@ -117,6 +117,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         CniAdd { mac: Some("ff:ff:ff:ff:ff:ff".into()), ..add("c1") },
         CniAdd { mac: Some("mac".into()), ..add("c1") },
         CniAdd { gateway: Some("fd00::1".into()), ..add("c1") },
+        CniAdd { addresses: vec!["10.32.0.9/33".into()], ..add("c1") },
+        CniAdd { addresses: vec!["fd00::9/64".into()], ..add("c1") },
         CniAdd { subnet: Some("10.32.0.0/40".into()), ..add("c1") },
         CniAdd { routes: Some(vec![CniRoute { dst: "all".into(), gw: None }]), ..add("c1") },
     ] {
@@ -126,6 +128,34 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         let error = replies(&outputs).pop().unwrap().unwrap_err();
         assert_eq!(error.code, ErrorCode::Usage, "{error}");
         assert!(!words(&outputs).contains(&"attach") && bench.node.status(bench.now).exposed.is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_no_host_can_have_is_refused_however_it_is_asked_for() {
+    for bad in
+        ["0.0.0.0", "0.1.2.3/8", "127.0.0.1", "127.8.8.8/8", "224.0.0.1", "255.255.255.255", "250.1.1.1"]
+    {
+        let lease = CniLease {
+            name: name("c1"),
+            network: "weft".into(),
+            address: Some(bad.into()),
+            subnet: None,
+            timeout_ms: 5_000,
+        };
+        for request in [
+            Request::CniAdd(Box::new(CniAdd { addresses: vec![bad.into()], ..add("c1") })),
+            Request::CniLease(lease),
+            Request::Attach(Attach { addresses: vec![bad.into()], ..attach("c1") }),
+            Request::IpamClaim { id: "c1".into(), cidr: bad.into(), timeout_ms: 5_000 },
+            Request::Expose { cidr: Some(bad.into()) },
+        ] {
+            let mut bench = Bench::new();
+            bench.call(request.clone());
+            let error = replies(&bench.quiet()).pop().unwrap().unwrap_err();
+            assert!(error.code == ErrorCode::Failed && error.message.contains(bad), "{request:?}: {error}");
+            assert!(bench.held("c1").is_empty() && bench.node.state().cni.leases.is_empty());
+        }
     }
 }
 
