@@ -538,9 +538,13 @@ fn status_tells_that_pods_no_longer_reach_their_peers() -> Result<()> {
         };
         deadline::until_true("STATUS answers 51", Duration::from_secs(20), degraded)?;
         fabric.heal()?;
-        deadline::until_true("STATUS is content", Duration::from_secs(30), || {
-            Ok(runtime.status(&list).is_ok())
-        })?;
+        let content = || Ok(runtime.status(&list).is_ok());
+        deadline::until_true("STATUS is content", Duration::from_secs(30), content)?;
+        // Who has removed the others is alone on purpose.
+        hosts[1].kill()?;
+        deadline::until_true("STATUS answers 51", Duration::from_secs(20), degraded)?;
+        hosts[0].expect(&["peer", "remove", hosts[1].name()])?;
+        deadline::until_true("STATUS is content", Duration::from_secs(10), content)?;
         Ok(())
     })
 }

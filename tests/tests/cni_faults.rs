@@ -250,21 +250,25 @@ fn a5_add_while_the_router_starts_is_served_or_told_to_come_again() -> Result<()
             }
             ensure!(answer.took < PATIENCE && begin.elapsed() < Duration::from_secs(20), "{answer:?}");
         }
+        let before = Holdings::of(&host)?;
+        let other = fabric.container("c2")?;
+        let frozen = Attachment::new("frozen", other.netns());
         host.freeze()?;
-        let frozen = runtime.run(&runtime.prepare(
-            Verb::Add,
-            &list,
-            0,
-            Some(&Attachment::new("frozen", container.netns())),
-        )?);
+        let silent = runtime.run(&runtime.prepare(Verb::Add, &list, 0, Some(&frozen))?);
         host.thaw()?;
-        let frozen = frozen?;
+        let silent = silent?;
+        let (code, text) = silent.refused()?;
         ensure!(
-            frozen.code != 0 && frozen.took < PATIENCE,
-            "a router that stands still: {:?} {}",
-            frozen.took,
-            frozen.text()
+            code == 11 && silent.took < PATIENCE,
+            "a router that stands still: {code} {text} {:?}",
+            silent.took
         );
+        // Whatever it had begun comes true for nobody, now or later.
+        before.wait_again(&host, SOON)?;
+        deadline::pause(Duration::from_secs(3));
+        ensure!(Holdings::of(&host)? == before, "{before:?}\n{:?}", Holdings::of(&host)?);
+        ensure!(other.addresses_in_kernel().is_err(), "an interface after all");
+        deadline::until("ADD again", SOON, || Ok(runtime.add(&list, &frozen).ok()))?;
         Ok(())
     })
 }
