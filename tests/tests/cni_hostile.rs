@@ -5,14 +5,21 @@
 //!   good ─┴─ bridge "weft" of host1 ── underlay ── host2 ── far
 //! ```
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use weft_tests::cni::{Attachment, Conflist, Holdings, Runtime, Verb, addresses, network, runtime};
-use weft_tests::traffic::{ECHO_PORT, Echo, advertise, ping, tcp_round_trip, udp_send, wait_reaches};
+use weft_tests::cni::{
+    Attachment, Conflist, Holdings, Runtime, Verb, addresses, network, network_with, runtime,
+};
+use weft_tests::traffic::{
+    ECHO_PORT, Echo, advertise, ping, tcp_round_trip, udp_round_trip, udp_send, wait_reaches,
+};
 use weft_tests::{Fabric, Host, Netns, deadline, host, scenario};
 
 /// All files below a folder, by path.
@@ -271,4 +278,228 @@ fn a_pod_with_a_neighbour_s_addresses_is_forgotten_when_it_stops() -> Result<()>
         ensure!(answer == b"it is me", "port {ECHO_PORT} of the neighbour answers something else");
         Ok(())
     })
+}
+
+/// Runs a program in a namespace; what it prints.
+fn tool(netns: &Netns, program: &str, words: &str) -> Result<String> {
+    let mut command = Command::new(program);
+    netns.execute(command.args(words.split(' ')), "", Duration::from_secs(10))?.success(words)
+}
+
+/// What a port's lock has dropped, by its reason.
+fn dropped(host: &Host) -> Result<BTreeMap<String, u64>> {
+    let shown = tool(host.netns(), "nft", "list table bridge weft-weft")?;
+    let mut dropped = BTreeMap::new();
+    for line in shown.lines() {
+        let packets = line.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
+        let reason = line.split_once("comment \"").and_then(|(_, rest)| rest.strip_suffix('"'));
+        if let (Some(packets), Some(reason)) = (packets, reason) {
+            *dropped.entry(reason.to_owned()).or_insert(0) += packets.parse::<u64>()?;
+        }
+    }
+    Ok(dropped)
+}
+
+fn mac_of(netns: &Netns) -> Result<String> {
+    let shown = netns.ip("-o link show dev eth0")?;
+    let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    Ok(mac.context("no MAC")?.to_owned())
+}
+
+/// Datagrams to everybody and to one pod, from a port and, if there is one, from an address that is not its own.
+fn shout(from: &Netns, source: Ipv4Addr, port: u16, to: &[(Ipv4Addr, u16)]) -> Result<()> {
+    from.run(|| {
+        let socket = UdpSocket::bind((source, port))?;
+        socket.set_broadcast(true)?;
+        for address in to {
+            // Nobody answers for it, or it was dropped on its way out: that is the point.
+            let _ = socket.send_to(b"in another's name", address);
+        }
+        Ok(())
+    })
+}
+
+/// What root in a pod can do to its neighbours, under the reason by which it is counted.
+fn attack(village: &Village, reason: &str, own: &str) -> Result<()> {
+    const EVERYBODY: Ipv4Addr = Ipv4Addr::BROADCAST;
+    let Village { evil, good, far, .. } = village;
+    let netns = evil.netns();
+    match reason {
+        "another's MAC address" => {
+            netns.ip(&format!("link set eth0 address {}", mac_of(good.netns())?))?;
+            shout(netns, evil.address(), 0, &[(EVERYBODY, 9), (far.address(), 9)])?;
+            netns.ip(&format!("link set eth0 address {own}")).map(drop)
+        }
+        "another's IPv4 address" => {
+            // What it asks for it must know, or the question is what is dropped.
+            netns.ip(&format!("neigh replace {} lladdr {} dev eth0", far.address(), mac_of(far.netns())?))?;
+            shout(netns, good.address(), 0, &[(EVERYBODY, 9), (far.address(), 9)])
+        }
+        "ARP in another's name" => {
+            netns.ip("neigh flush dev eth0")?;
+            shout(netns, good.address(), 0, &[(far.address(), 9)])?;
+            // Setting the address it has makes the kernel announce all it claims to be.
+            netns.ip(&format!("link set eth0 address {own}")).map(drop)
+        }
+        "a router advertisement" => advertise(netns),
+        "a DHCP server" => shout(netns, evil.address(), 67, &[(EVERYBODY, 68)]),
+        other => bail!("no attack is called {other}"),
+    }
+}
+
+#[test]
+fn a_pod_that_lies_and_goes_on_lying_harms_nobody_meanwhile() -> Result<()> {
+    scenario(|fabric| {
+        let village = village(fabric)?;
+        let Village { evil, good, far, hosts } = &village;
+        let (_near, _away) = (Echo::start(good.netns())?, Echo::start(far.netns())?);
+        let own = mac_of(evil.netns())?;
+        let truth = mac_of(good.netns())?;
+        evil.netns().ip(&format!("addr add {}/32 dev eth0", good.address()))?;
+        let reasons = [
+            "another's MAC address",
+            "another's IPv4 address",
+            "ARP in another's name",
+            "a router advertisement",
+            "a DHCP server",
+        ];
+        for reason in reasons {
+            let before = dropped(&hosts[0])?;
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let lying = scope.spawn(|| -> Result<u32> {
+                    let mut rounds = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        attack(&village, reason, &own)?;
+                        rounds += 1;
+                    }
+                    Ok(rounds)
+                });
+                let honest = (0..15).try_for_each(|_| -> Result<()> {
+                    // Each has to ask anew who has the other's address, and only one may answer.
+                    far.netns().ip("neigh flush dev eth0")?;
+                    for (from, to) in [(far, good), (good, far)] {
+                        let answer = tcp_round_trip(from.netns(), to.address(), b"is it you?")?;
+                        ensure!(answer == b"is it you?", "something else answers for {}", to.name());
+                    }
+                    let told = far.netns().ip(&format!("neigh show {}", good.address()))?;
+                    ensure!(told.contains(&truth), "{} is thought to be elsewhere: {told}", good.name());
+                    deadline::pause(Duration::from_millis(50));
+                    Ok(())
+                });
+                stop.store(true, Ordering::Relaxed);
+                let rounds = lying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                ensure!(rounds > 3, "it lied only {rounds} times");
+                honest
+            })
+            .with_context(|| format!("while it goes on with {reason}"))?;
+            for place in [good.netns(), far.netns(), hosts[0].netns(), hosts[1].netns()] {
+                ensure!(learned(place)?.is_empty(), "{} believed it: {}", place.name(), learned(place)?);
+            }
+            let after = dropped(&hosts[0])?;
+            ensure!(after.get(reason) > before.get(reason), "{reason} is not counted: {before:?} {after:?}");
+        }
+        Ok(())
+    })
+}
+
+/// A host with a router and two pods of a network, and a machine on the underlay that knows no way back to pods.
+fn outside(fabric: &Fabric, further: serde_json::Value) -> Result<(Host, Vec<weft_tests::Container>, Host)> {
+    let world = fabric.host("world")?;
+    let (host, runtime) = serving(fabric)?;
+    let list = network_with(&host, "1.0.0", further)?;
+    let mut pods = Vec::new();
+    for name in ["c1", "c2"] {
+        let mut pod = fabric.container(name)?;
+        let added = runtime.add(&list, &Attachment::new(name, pod.netns()))?;
+        match addresses(&added.result)?.first() {
+            Some((IpAddr::V4(address), _)) => pod.set_address(*address),
+            other => bail!("no IPv4 address: {other:?}"),
+        }
+        pods.push(pod);
+    }
+    Ok((host, pods, world))
+}
+
+#[test]
+fn a_pod_reaches_the_outside_by_its_host_s_address_unless_it_is_not_to() -> Result<()> {
+    scenario(|fabric| {
+        let (host, pods, world) = outside(fabric, json!({}))?;
+        let _echo = Echo::start(world.netns())?;
+        ensure!(world.netns().ip("route get 10.32.0.2").is_err(), "there is a way back");
+        deadline::until_true("the outside answers a pod", Duration::from_secs(5), || {
+            udp_round_trip(pods[0].netns(), world.address(), b"hello")
+        })?;
+        ensure!(tool(host.netns(), "nft", "list ruleset")?.contains("masquerade"), "by what?");
+        Ok(())
+    })?;
+    scenario(|fabric| {
+        let (host, pods, world) = outside(fabric, json!({"ipMasq": false}))?;
+        let _echo = Echo::start(world.netns())?;
+        host.netns().run(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
+        for _ in 0..3 {
+            ensure!(!udp_round_trip(pods[0].netns(), world.address(), b"hello")?, "by whose address?");
+        }
+        ensure!(!tool(host.netns(), "nft", "list ruleset")?.contains("masquerade"), "masquerade");
+        // With a way back its own address is as good.
+        world.netns().ip(&format!("route add 10.32.0.0/12 via {}", host.address()))?;
+        deadline::until_true("the outside answers a pod", Duration::from_secs(5), || {
+            udp_round_trip(pods[0].netns(), world.address(), b"hello")
+        })?;
+        Ok(())
+    })
+}
+
+/// Pods of a host whose FORWARD chain drops everything, bridged frames too, reach each other and the outside; without
+/// our rules, nobody.
+fn through_a_chain_that_drops(program: &str) -> Result<()> {
+    scenario(|fabric| {
+        let world = fabric.host("world")?;
+        let mut host = fabric.host("host1")?;
+        let netns = host.netns().clone();
+        let tables = |words: &str| tool(&netns, program, words);
+        tables("-P FORWARD DROP")?;
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        host.netns().run(|| std::fs::write(switch, "1").context("the tests need br_netfilter"))?;
+        host.launch(&[])?;
+        host.wait_ready()?;
+        let runtime = runtime(fabric, &host)?;
+        let list = network(&host, "1.0.0")?;
+        let pods = ["c1", "c2"].map(|name| fabric.container(name));
+        let mut places = Vec::new();
+        for (name, pod) in ["c1", "c2"].into_iter().zip(pods) {
+            let pod = pod?;
+            let added = runtime.add(&list, &Attachment::new(name, pod.netns()))?;
+            match addresses(&added.result)?.first() {
+                Some((IpAddr::V4(address), _)) => places.push((pod, *address)),
+                other => bail!("no IPv4 address: {other:?}"),
+            }
+        }
+        let (_far, _near) = (Echo::start(world.netns())?, Echo::start(places[1].0.netns())?);
+        let works = || -> Result<(bool, bool)> {
+            let from = places[0].0.netns();
+            let hello = |to| udp_round_trip(from, to, b"hello");
+            Ok((hello(places[1].1)?, hello(world.address())?))
+        };
+        let reached = || Ok(works()? == (true, true));
+        deadline::until_true("pods reach each other and the outside", Duration::from_secs(5), reached)?;
+        let rules = tables("-S FORWARD")?;
+        ensure!(rules.contains("-P FORWARD DROP") && rules.contains("weft/weft"), "{rules}");
+        host.freeze()?;
+        tables("-F FORWARD")?;
+        let without = works();
+        host.thaw()?;
+        ensure!(without? == (false, false), "the chain was in nobody's way");
+        Ok(())
+    })
+}
+
+#[test]
+fn pods_get_through_a_forward_chain_that_drops_of_iptables_nft() -> Result<()> {
+    through_a_chain_that_drops("iptables-nft")
+}
+
+#[test]
+fn pods_get_through_a_forward_chain_that_drops_of_iptables_legacy() -> Result<()> {
+    through_a_chain_that_drops("iptables-legacy")
 }
