@@ -238,7 +238,10 @@ impl Fastpath {
     /// # Errors
     /// When the kernel does not answer.
     pub async fn adopt(&self) -> Result<BTreeSet<StandingLink>, Error> {
-        let observed = observe::links(&self.kernel, &self.bridge).await?;
+        Ok(self.container_links(&observe::links(&self.kernel, &self.bridge).await?))
+    }
+
+    fn container_links(&self, observed: &observe::Observed) -> BTreeSet<StandingLink> {
         let standing = |(name, link): (&String, &crate::link::Link)| {
             let Owner::Ours(mark) = &link.owner else { return None };
             let Role::Container(port) = &mark.role else { return None };
@@ -254,7 +257,7 @@ impl Fastpath {
                 address: link.mac.and_then(MacAddr::faced),
             })
         };
-        Ok(observed.actual.links.iter().filter_map(standing).collect())
+        observed.actual.links.iter().filter_map(standing).collect()
     }
 
     /// Takes the port of a container link down (its address is in conflict) or up again. Keep the same wish in
@@ -323,7 +326,8 @@ impl Fastpath {
     }
 
     async fn standing(&self, port: &PortId) -> Result<Option<StandingLink>, Error> {
-        Ok(self.adopt().await?.into_iter().find(|link| link.port == *port))
+        let observed = observe::pair(&self.kernel, &self.bridge, &self.bridge.host_end(port)).await?;
+        Ok(self.container_links(&observed).into_iter().find(|link| link.port == *port))
     }
 
     fn same_bridge(&self, desired: &Desired) -> Result<(), Error> {

@@ -162,7 +162,7 @@ impl Daemon {
                 event = self.events.recv(), if data_half => self.reported(event),
                 Some(news) = self.news.recv() => self.hear(news),
                 event = self.transport.next() => self.transported(event),
-                Some(call) = self.calls.recv() => self.take(call),
+                Some(call) = self.calls.recv() => self.take_all(call),
                 bytes = self.prober.recv() => self.node.handle_probe(&bytes, clock::now()),
                 () = clock::sleep_until(deadline) => self.node.handle_timeout(clock::now()),
             }
@@ -336,6 +336,15 @@ impl Daemon {
                     self.transport.adopt(token, connection);
                 }
             }
+        }
+    }
+
+    /// Takes a call and all that wait behind it: one write makes durable what they all change.
+    fn take_all(&mut self, first: Call) {
+        self.take(first);
+        for _ in 0..self.calls.len() {
+            let Ok(call) = self.calls.try_recv() else { return };
+            self.take(call);
         }
     }
 

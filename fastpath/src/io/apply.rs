@@ -124,6 +124,40 @@ async fn request(kernel: &Kernel, change: &Change) -> Result<(), Error> {
     }
 }
 
+/// Carries out what a link that was just made still lacks, in two requests: what it is and whose port, then how it is a
+/// port, and up. Each request waits for the lock that every change of any link takes.
+pub(super) async fn at_once(
+    kernel: &Kernel,
+    link: &str,
+    changes: &[Change],
+    bridge: Option<u32>,
+) -> Result<(), Error> {
+    let port = LinkMessageBuilder::<LinkBridgePort>::default().name(link).set_port_kind(InfoPortKind::Bridge);
+    let (mut own, mut port, mut rest) = (named(link), port, Vec::new());
+    for change in changes {
+        match (change, bridge) {
+            (Change::Mark { mark, .. }, _) => own = own.alias(mark.to_string()).link_group(GROUP),
+            (Change::SetMac { to, .. }, _) => own = own.address(to.octets().to_vec()),
+            (Change::SetMtu { to, .. }, _) => own = own.mtu(*to),
+            (Change::Join { .. }, Some(index)) => own = own.controller(index),
+            (Change::Set { flag: Flag::AddressGeneration, on, .. }, _) => {
+                own = own.append_extra_attribute(address_generation(*on));
+            }
+            (Change::Set { flag: Flag::Isolated, on, .. }, _) => port = port.isolated(*on),
+            (Change::Set { flag: Flag::Hairpin, on, .. }, _) => port = port.hairpin(*on),
+            (Change::Set { flag: Flag::Up, on: true, .. }, _) => port = port.up(),
+            (other, _) => rest.push(other),
+        }
+    }
+    let links = kernel.handle.link();
+    ask(link, "set up as a port of the bridge", links.change(own.build()).execute()).await?;
+    ask(link, "set up", links.change(port.build()).execute()).await?;
+    for change in rest {
+        apply(kernel, change).await?;
+    }
+    Ok(())
+}
+
 /// The message that changes one property of a link, which it names.
 fn property(change: &Change) -> LinkMessage {
     let name = change.link();

@@ -54,7 +54,7 @@ pub(super) async fn attach(
 
     let host_end = bridge.host_end(&port);
     let wanted = ContainerPort { mtu: link.mtu, up: true, hairpin: link.hairpin }.link(bridge, &port);
-    let observed = observe::links(kernel, bridge).await?;
+    let observed = observe::pair(kernel, bridge, &host_end).await?;
     bridge_stands(&observed, bridge)?;
     plan::check(&host_end, &wanted, &observed.actual)?;
 
@@ -175,14 +175,21 @@ async fn wire(
     created: bool,
     undo: &mut Undo<'_>,
 ) -> Result<Attached, Error> {
-    let observed = observe::links(kernel, bridge).await?;
-    for change in plan::refine(host_end, wanted, &observed.actual)? {
-        apply(kernel, &change).await?;
-        undo.done.push(change);
+    let observed = observe::pair(kernel, bridge, host_end).await?;
+    let changes = plan::refine(host_end, wanted, &observed.actual)?;
+    if created {
+        // Whatever fails, the link goes, and all that was changed with it.
+        let index = observed.seen.get(bridge.as_str()).map(|seen| seen.index);
+        apply::at_once(kernel, host_end, &changes, index).await?;
+    } else {
+        for change in changes {
+            apply(kernel, &change).await?;
+            undo.done.push(change);
+        }
     }
     let gone = || Error::kernel(host_end, "look up", &io::Error::from_raw_os_error(libc::ENODEV));
     let ifindex = observed.seen.get(host_end).ok_or_else(gone)?.index;
-    let unmet = inside::configure(inside, link, namespace).await?;
+    let unmet = inside::configure(inside, link, namespace, created).await?;
     forwarding(kernel, host_end).await?;
     inside::announce(inside, link).await?;
     tracing::debug!(host_end, ifindex, created, "attached");

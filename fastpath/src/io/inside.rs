@@ -10,6 +10,7 @@
 //! and so `SYS_ADMIN`; sending on the host end goes *to* the container, and on the bridge it would teach the bridge
 //! a wrong port.) `arp_notify` stays on, so the container announces itself after any later flap of the link.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -37,19 +38,23 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long the thread that enters the namespace may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Gives the far end all it needs; what is right already is not touched. Returns what could not be had.
+/// Gives the far end all it needs; what is right already is not touched (and a link that was just made has nothing yet).
+/// Returns what could not be had.
 pub(super) async fn configure(
     inside: &Kernel,
     link: &ContainerLink,
     namespace: BorrowedFd<'_>,
+    new: bool,
 ) -> Result<Vec<Error>, Error> {
     let name = link.ifname.as_str();
     let Some(far) = inside.link(name).await? else {
         return Err(Error::kernel(inner(name), "look up", &io::Error::from_raw_os_error(libc::ENODEV)));
     };
-    quieten(inside, link, &far).await?;
-    let unmet = disbelieve(name, namespace).await.err();
-    addresses(inside, link, far.header.index).await?;
+    // Both before it is up; neither minds the other.
+    let (unmet, quiet) = tokio::join!(disbelieve(name, namespace), quieten(inside, link, &far));
+    quiet?;
+    let unmet = unmet.err();
+    addresses(inside, link, far.header.index, new).await?;
     if !far.header.flags.contains(LinkFlags::Up) {
         change(inside, name, "set up", named(name).up().build()).await?;
     }
@@ -79,9 +84,9 @@ async fn quieten(inside: &Kernel, link: &ContainerLink, far: &LinkMessage) -> Re
 }
 
 /// Adds what is wanted and removes what an earlier attachment left; others' addresses stay.
-async fn addresses(inside: &Kernel, link: &ContainerLink, index: u32) -> Result<(), Error> {
+async fn addresses(inside: &Kernel, link: &ContainerLink, index: u32, new: bool) -> Result<(), Error> {
     let name = inner(&link.ifname);
-    let found = marked(inside, index).await?;
+    let found = if new { BTreeSet::new() } else { marked(inside, index).await? };
     for address in found.iter().filter(|address| !link.addresses.contains(address)) {
         apply::remove_address(inside, &name, index, *address).await?;
     }

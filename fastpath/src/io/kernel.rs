@@ -80,6 +80,15 @@ impl Kernel {
         Ok(found)
     }
 
+    /// Asks for one link by its index; None when there is none.
+    pub(super) async fn link_at(&self, index: u32) -> Result<Option<LinkMessage>, Error> {
+        let request = || self.handle.link().get().match_index(index).execute();
+        match all(&format!("interface {index}"), "look up", request).await.map(first) {
+            Err(error) if error.is(&[libc::ENODEV]) => Ok(None),
+            found => found,
+        }
+    }
+
     /// Asks for one link by name; None when there is none.
     pub(super) async fn link(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let request = || self.handle.link().get().match_name(name).execute();

@@ -63,16 +63,7 @@ pub(super) async fn observe(kernel: &Kernel, bridge: &BridgeName) -> Result<Obse
 /// Looks at everything but forwarding entries, of which there may be thousands.
 pub(super) async fn links(kernel: &Kernel, bridge: &BridgeName) -> Result<Observed, Error> {
     let messages = all("interfaces", "list", || kernel.handle.link().get().execute()).await?;
-    let names: BTreeMap<u32, String> =
-        messages.iter().filter_map(|message| Some((message.header.index, name_of(message)?))).collect();
-
-    let mut observed = Observed { actual: Actual::default(), seen: BTreeMap::new() };
-    for message in &messages {
-        let Some(name) = name_of(message) else { continue };
-        observed.seen.insert(name.clone(), seen(message));
-        observed.actual.links.insert(name, link_of(message, &names));
-    }
-
+    let mut observed = picture(&messages);
     if let Some(link) = observed.actual.links.get_mut(bridge.as_str())
         && let Some(seen) = observed.seen.get(bridge.as_str())
     {
@@ -85,6 +76,41 @@ pub(super) async fn links(kernel: &Kernel, bridge: &BridgeName) -> Result<Observ
         link.flags.insert(Flag::Offloads, on);
     }
     Ok(observed)
+}
+
+/// Looks at the bridge and one more link: where hundreds stand, listing all of them takes longer than making one.
+pub(super) async fn pair(kernel: &Kernel, bridge: &BridgeName, name: &str) -> Result<Observed, Error> {
+    let (bridge, link) = tokio::try_join!(kernel.link(bridge.as_str()), kernel.link(name))?;
+    let controller = link.as_ref().and_then(controller_of);
+    let other =
+        match controller.filter(|index| bridge.as_ref().map(|found| found.header.index) != Some(*index)) {
+            Some(index) => kernel.link_at(index).await?,
+            None => None,
+        };
+    let messages: Vec<LinkMessage> = [bridge, other, link].into_iter().flatten().collect();
+    Ok(picture(&messages))
+}
+
+/// What link messages say.
+fn picture(messages: &[LinkMessage]) -> Observed {
+    let names: BTreeMap<u32, String> =
+        messages.iter().filter_map(|message| Some((message.header.index, name_of(message)?))).collect();
+
+    let mut observed = Observed { actual: Actual::default(), seen: BTreeMap::new() };
+    for message in messages {
+        let Some(name) = name_of(message) else { continue };
+        observed.seen.insert(name.clone(), seen(message));
+        observed.actual.links.insert(name, link_of(message, &names));
+    }
+    observed
+}
+
+/// The bridge that a link is a port of, by its index.
+fn controller_of(message: &LinkMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
 }
 
 /// The addresses of ours on one interface: those with our mark, or all global ones where the kernel keeps no marks.

@@ -67,6 +67,14 @@ impl Fastpath {
         report
     }
 
+    /// The part of [`Self::converge_policy`] that must hold before a new port carries its first frame.
+    ///
+    /// # Errors
+    /// When this kernel has no nf_tables, or refuses; or Restless when somebody undoes our changes.
+    pub fn converge_locks(&mut self, desired: &Policy) -> Result<(), Error> {
+        self.lock.converge(!desired.locks.is_empty(), |found| desired.plan_lock(found)).map(drop)
+    }
+
     /// Has this host forward IPv4, which masquerading needs; whether it did not yet. A setting of the host, not of ours:
     /// call it only when somebody has asked for it. Nothing takes it back.
     ///

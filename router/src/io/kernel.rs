@@ -5,8 +5,9 @@
 //! container links stand. It ends when the control loop drops its end of the queue.
 //!
 //! Jobs are carried out in order. Of wishes only the last is, since each is the whole of it, when no other job waits:
-//! two hundred containers at once do not cost two hundred looks. But no wish is carried past a move of addresses, which
-//! is what makes a change of carrier safe, nor past a fence.
+//! two hundred containers at once do not cost two hundred looks. A wish that differs by container links only, which jobs
+//! of their own have made or removed, waits for a quiet moment, so that no caller waits for a look. But no wish is
+//! carried past a move of addresses: that is what makes a change of carrier safe.
 
 mod firewall;
 mod lines;
@@ -48,6 +49,10 @@ const CARRIED: Duration = Duration::from_secs(5);
 /// How long wishes wait while links are made and removed.
 const OWED: Duration = Duration::from_millis(100);
 
+/// How long a wish that confirms what was done already waits for a quiet moment, and in all.
+const PAUSE: Duration = Duration::from_millis(30);
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// How long the data half may take to say what it has learned behind a peer; it takes microseconds.
 const LEARNED: Duration = Duration::from_secs(1);
 
@@ -84,7 +89,7 @@ pub enum Job {
     Detach(LinkKey),
     /// Take the port of a container link down, or up again.
     SetPort(LinkKey, bool),
-    /// Say that everything before it is done.
+    /// Say that the links asked for before it are made or removed.
     Fence(CallId),
     /// Add what only the host can tell and answer the call.
     /// The addresses are the peers': towards them the underlay is measured.
@@ -173,6 +178,7 @@ pub fn spawn(
         watch: Watch::default(),
         inbox,
         owed: None,
+        last_job: Instant::now(),
         outbox,
         look_at: Instant::now(),
         ask_at: Instant::now(),
@@ -187,9 +193,40 @@ pub fn spawn(
 /// A look that is owed.
 #[derive(Clone, Copy, Debug)]
 struct Owed {
-    /// Only forwarding entries are asked for.
-    entries: bool,
+    what: Asked,
     since: Instant,
+}
+
+/// What differs between wishes; the greater includes the lesser, and is more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// Container links, that have been made or removed already.
+    Links,
+    /// Forwarding entries.
+    Entries,
+    /// Anything.
+    All,
+}
+
+impl Owed {
+    /// How long it may wait while there are other jobs.
+    fn limit(self) -> Duration {
+        match self.what {
+            Asked::Links => PATIENCE,
+            Asked::Entries | Asked::All => OWED,
+        }
+    }
+}
+
+/// Whether two wishes want the same of everything but container links.
+fn differ_by_links(before: &LocalWish, after: &LocalWish) -> bool {
+    let links = |wish: &LocalWish| {
+        let mut rest = wish.clone();
+        rest.desired.ports.clear();
+        rest.policy.locks.clear();
+        rest
+    };
+    links(before) == links(after)
 }
 
 /// What ended a wait.
@@ -209,6 +246,8 @@ struct Task {
     inbox: mpsc::Receiver<Job>,
     /// A look that wishes wait for.
     owed: Option<Owed>,
+    /// When the last job was done.
+    last_job: Instant,
     outbox: mpsc::Sender<News>,
     look_at: Instant,
     /// When to ask who carries data.
@@ -227,7 +266,9 @@ impl Task {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
-                    self.settle().await;
+                    if self.pause().is_none() {
+                        self.settle().await;
+                    }
                     match self.wait().await {
                         Woken::By(job) => *job,
                         Woken::Done => continue,
@@ -246,10 +287,12 @@ impl Task {
 
     /// Waits for the next job, and does meanwhile what comes up by itself.
     async fn wait(&mut self) -> Woken {
+        let pause = self.pause();
         tokio::select! {
             biased;
             job = self.inbox.recv() => return job.map_or(Woken::Never, |job| Woken::By(Box::new(job))),
-            change = self.watch.changed() => self.look_again(change).await,
+            () = sleep_until(pause.unwrap_or(self.look_at)), if pause.is_some() => self.settle().await,
+            change = self.watch.changed(), if pause.is_none() => self.look_again(change).await,
             () = sleep_until(self.look_at) => self.look().await,
             () = sleep_until(self.ask_at), if !self.picture.wish.remotes.is_empty() => {
                 self.ask_who_carries().await;
@@ -261,12 +304,14 @@ impl Task {
     async fn carry_out(&mut self, job: Job) {
         match job {
             Job::Converge(wish) => {
+                let what =
+                    if differ_by_links(&self.picture.local, &wish) { Asked::Links } else { Asked::All };
                 self.picture.local = *wish;
-                self.owe(false);
+                self.owe(what);
             }
             Job::Fastpath(wish) => {
                 self.picture.wish = wish;
-                self.owe(true);
+                self.owe(Asked::Entries);
             }
             Job::Move { peer, address, job, to } => {
                 self.settle().await;
@@ -277,7 +322,7 @@ impl Task {
             }
             Job::Attach { call, link, lock, descriptors } => {
                 let Descriptors { netns, netlink } = descriptors;
-                self.lock(&link, lock).await;
+                self.lock(&link, lock);
                 let made = self.fastpath.attach(&link, std::os::fd::AsFd::as_fd(&netns), netlink).await;
                 let result = made.map(|_| ()).map_err(|error| error.to_string());
                 self.tell(News::Report(KernelReport::Attached(call, result))).await;
@@ -293,7 +338,6 @@ impl Task {
                 }
             }
             Job::Fence(call) => {
-                self.settle().await;
                 self.tell(News::Report(KernelReport::Fenced(call))).await;
             }
             Job::Inspect(call, inspection, peers) => {
@@ -303,33 +347,42 @@ impl Task {
             }
             Job::Teardown(call) => self.tear_down(call).await,
         }
-        if self.owed.is_some_and(|owed| owed.since.elapsed() > OWED) {
+        self.last_job = Instant::now();
+        if self.owed.is_some_and(|owed| owed.since.elapsed() > owed.limit()) {
             self.settle().await;
         }
     }
 
-    /// Notes that a look is owed; for entries alone less may do.
-    fn owe(&mut self, entries: bool) {
-        let owed = self.owed.get_or_insert(Owed { entries: true, since: Instant::now() });
-        owed.entries &= entries;
+    /// Notes that a look is owed.
+    fn owe(&mut self, what: Asked) {
+        let owed = self.owed.get_or_insert(Owed { what, since: Instant::now() });
+        owed.what = owed.what.max(what);
+    }
+
+    /// Until when the look that is owed waits for a quiet moment; None: it does not wait, or none is owed.
+    fn pause(&self) -> Option<Instant> {
+        let owed = self.owed.filter(|owed| owed.what == Asked::Links)?;
+        let until = (self.last_job + PAUSE).min(owed.since + owed.limit());
+        (until > Instant::now()).then_some(until)
     }
 
     /// Makes good what is owed.
     async fn settle(&mut self) {
         if let Some(owed) = self.owed.take()
-            && !(owed.entries && self.change_entries().await)
+            && !(owed.what == Asked::Entries && self.change_entries().await)
         {
             self.look().await;
         }
     }
 
     /// Holds a link to what is its container's own, before it is made.
-    async fn lock(&mut self, link: &ContainerLink, lock: Option<Lock>) {
+    fn lock(&mut self, link: &ContainerLink, lock: Option<Lock>) {
         let (Some(lock), Ok(port)) = (lock, PortId::new(&link.id, &link.ifname)) else { return };
         let host_end = self.picture.local.desired.bridge.host_end(&port);
         self.picture.local.policy.locks.insert(host_end, lock);
-        let report = self.fastpath.converge_policy(&self.picture.local.policy).await;
-        self.firewall.hear(&report.unmet);
+        if let Err(error) = self.fastpath.converge_locks(&self.picture.local.policy) {
+            self.firewall.hear(&[error]);
+        }
     }
 
     /// Carries a wish out that changes entries only, without looking at all that stands; whether that was possible.

@@ -4,7 +4,8 @@
 //!  attach call ──► addresses, one request after the other ──► journal: Begun ──► kernel job
 //!       ▲                     │ refused                                            │
 //!       └── error ◄───────────┴── given back ◄────────── journal: removed ◄── failed
-//!                                      reply ◄────────── journal: Wired   ◄── done
+//!                                      reply ◄────────────────────────────── done
+//!                                                        journal: Wired, soon ◄──┘
 //! ```
 
 use std::collections::VecDeque;
@@ -210,13 +211,14 @@ impl Node {
                 if let Some(attachment) = self.attachments.get_mut(&attaching.key) {
                     attachment.stage = Stage::Wired;
                 }
-                self.durability.change();
-                self.converge(now);
+                // A restart that reads "begun" finds the link standing and up: see `handle_links`.
+                self.durability.note(now);
                 let answer = match &attaching.wishes {
                     Some(wishes) => self.pod_answer(&attaching.key, wishes),
                     None => Ok(Response::Addresses(attaching.got.iter().map(ToString::to_string).collect())),
                 };
                 self.reply(call, answer, now);
+                self.converge(now);
             }
             Err(error) => {
                 self.give_up(&attaching.key, now);
@@ -248,8 +250,8 @@ impl Node {
             self.drop_attachment(&key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key)), now);
         }
-        self.converge(now);
         self.hold(Held::Kernel(KernelJob::Fence(call)), now);
+        self.converge(now);
     }
 
     /// Which of our links stand in the kernel now: an attachment whose namespace vanished is given up, and

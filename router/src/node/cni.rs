@@ -258,21 +258,23 @@ impl Node {
 
     /// Takes a pod's interface back, whatever it has come to; answered when the kernel task is past it.
     pub(super) fn cni_del(&mut self, call: CallId, name: CniName, now: Instant) {
-        if self.take_back(&key(name), now) {
+        let key = key(name);
+        if self.take_back(&key, now) {
+            // The answer does not wait for the look that follows: all it says is that the link is gone.
             self.hold(Held::Kernel(KernelJob::Fence(call)), now);
+            self.converge(now);
         } else {
             self.reply(call, Ok(done()), now);
         }
     }
 
-    /// Gives up what stands or is under way under a name; says whether there was anything.
+    /// Gives up what stands or is under way under a name; says whether there was anything. The caller converges.
     fn take_back(&mut self, key: &LinkKey, now: Instant) -> bool {
         let begun = self.abandon(key, now);
         let stood = self.attachments.get(key).is_some();
         if stood {
             self.drop_attachment(key, now);
             self.hold(Held::Kernel(KernelJob::Detach(key.clone())), now);
-            self.converge(now);
         }
         begun || stood
     }
@@ -407,6 +409,7 @@ impl Node {
             lines.push(format!("removed {} of {}", key.ifname, key.id));
             self.take_back(&key, now);
         }
+        self.converge(now);
         for id in leases {
             lines.push(format!("released the addresses of {id}"));
             self.end_lease(&id, now);
@@ -433,7 +436,7 @@ impl Node {
             Some(Err(error)) => status.unavailable = Some(error.clone()),
             None => status.unavailable = Some("the bridge does not stand yet".to_owned()),
         }
-        if self.durability.poll_timeout().is_some() {
+        if self.durability.is_failing() {
             status.unavailable = Some("the state cannot be written".to_owned());
         }
         let Some(ipam) = &self.ipam else {

@@ -10,6 +10,9 @@
 //!                       ▲                │ └─change──► Writing, dirty again
 //!                       └──── failed ────┘   (retried after RETRY; replies become errors meanwhile)
 //! ```
+//!
+//! A change that a restart would find out by itself need not be waited for: `note` has it written with the next
+//! change, or soon, and holds nothing back.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,12 +20,17 @@ use std::time::{Duration, Instant};
 /// How long after a failed write the next is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a change that nobody waits for may stay unwritten.
+const SOON: Duration = Duration::from_millis(200);
+
 /// The gate; `T` is what can be held.
 #[derive(Debug)]
 pub(super) struct Durability<T> {
     dirty: bool,
     writing: bool,
     retry_at: Option<Instant>,
+    /// When a change that nobody waits for is written at the latest.
+    noted: Option<Instant>,
     /// What waits for the write under way, then for the one after it.
     held: VecDeque<T>,
     later: VecDeque<T>,
@@ -30,7 +38,14 @@ pub(super) struct Durability<T> {
 
 impl<T> Default for Durability<T> {
     fn default() -> Self {
-        Self { dirty: false, writing: false, retry_at: None, held: VecDeque::new(), later: VecDeque::new() }
+        Self {
+            dirty: false,
+            writing: false,
+            retry_at: None,
+            noted: None,
+            held: VecDeque::new(),
+            later: VecDeque::new(),
+        }
     }
 }
 
@@ -38,6 +53,11 @@ impl<T> Durability<T> {
     /// The state has changed and is not on disk yet.
     pub(super) fn change(&mut self) {
         self.dirty = true;
+    }
+
+    /// The state has changed in a way that need not be on disk before anything else goes on.
+    pub(super) fn note(&mut self, now: Instant) {
+        self.noted.get_or_insert(now + SOON);
     }
 
     /// Passes a thing through: at once when everything is on disk, else after the write it depends on.
@@ -55,17 +75,24 @@ impl<T> Durability<T> {
 
     /// Whether a write has to be started now; answers yes once per write.
     pub(super) fn poll_write(&mut self, now: Instant) -> bool {
-        let due = self.dirty && !self.writing && self.retry_at.is_none_or(|at| at <= now);
+        let changed = self.dirty || self.noted.is_some_and(|at| at <= now);
+        let due = changed && !self.writing && self.retry_at.is_none_or(|at| at <= now);
         if due {
-            (self.dirty, self.writing, self.retry_at) = (false, true, None);
+            (self.dirty, self.writing, self.retry_at, self.noted) = (false, true, None, None);
         }
         due
     }
 
-    /// When a failed write is tried again.
+    /// When something is to be written, or to be tried again.
     #[must_use]
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.retry_at
+        self.retry_at.or(self.noted)
+    }
+
+    /// Whether the last write failed.
+    #[must_use]
+    pub(super) fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
     }
 
     /// The write succeeded: what waited for it goes out, in order.
@@ -123,6 +150,26 @@ mod tests {
         assert_eq!(gate.written(), [1, 2]);
         assert!(gate.poll_write(now));
         assert_eq!(gate.written(), [3]);
+    }
+
+    #[test]
+    fn what_is_only_noted_holds_nothing_back_and_is_written_soon_or_with_the_next_change() {
+        let (mut gate, now) = (Durability::default(), now());
+        gate.note(now);
+        assert_eq!(gate.pass(1), Some(1));
+        assert!(!gate.poll_write(now));
+        assert_eq!(gate.poll_timeout(), Some(now + SOON));
+        assert!(gate.poll_write(now + SOON) && gate.poll_timeout().is_none());
+        assert!(gate.written().is_empty());
+        gate.note(now);
+        gate.change();
+        assert_eq!(gate.pass(2), None);
+        assert!(gate.poll_write(now));
+        assert_eq!((gate.written(), gate.poll_timeout()), (VecDeque::from([2]), None));
+        gate.note(now);
+        assert!(gate.poll_write(now + SOON));
+        assert!(gate.failed(now, |_: &i32| true).is_empty());
+        assert_eq!(gate.poll_timeout(), Some(now + RETRY), "nothing is lost");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum KernelJob {
     Detach(LinkKey),
     /// Take the port of an attachment in conflict down, or up again.
     SetPort(LinkKey, bool),
-    /// Nothing by itself: everything asked for before it has been done or tried; answered with [`KernelReport::Fenced`].
+    /// Nothing by itself: the links asked for before it have been made or removed, or tried; answered with [`KernelReport::Fenced`].
     Fence(CallId),
     /// Bring VXLAN's entries and the source filter to this state; answered with [`KernelReport::Applied`].
     Fastpath(KernelWish),

@@ -27,7 +27,7 @@ pub struct Tunnel {
 }
 
 /// The node's part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalWish {
     /// Bridge, sleeve port, container ports and addresses.
     pub desired: Desired,

@@ -61,7 +61,7 @@ impl Node {
             warnings.push(format!("the kernel is not as it should be: {error}"));
         }
         warnings.extend(self.faults());
-        if self.durability.poll_timeout().is_some() {
+        if self.durability.is_failing() {
             warnings.push("the state cannot be written: nothing new is promised until it can".to_owned());
         }
         warnings
