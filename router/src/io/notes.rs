@@ -178,7 +178,8 @@ mod tests {
         let begin = |name: &str| {
             let path = notes.directory.join(name);
             let file = File::create(&path).unwrap();
-            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(5)).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written - std::time::Duration::from_secs(5)).unwrap();
             (path, file)
         };
         let ((dead, _), (alive, writing)) = (begin(".1"), begin(".2"));

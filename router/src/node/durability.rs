@@ -86,7 +86,8 @@ impl<T> Durability<T> {
     /// When something is to be written, or to be tried again.
     #[must_use]
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.retry_at.or(self.noted)
+        // During a write there is nothing to wait for but its end, which asks again.
+        self.retry_at.or(self.noted.filter(|_| !self.writing))
     }
 
     /// Whether the last write failed.
@@ -163,10 +164,12 @@ mod tests {
         assert!(gate.written().is_empty());
         gate.note(now);
         gate.change();
+        assert_eq!(gate.poll_timeout(), Some(now + SOON));
         assert_eq!(gate.pass(2), None);
         assert!(gate.poll_write(now));
-        assert_eq!((gate.written(), gate.poll_timeout()), (VecDeque::from([2]), None));
         gate.note(now);
+        assert_eq!(gate.poll_timeout(), None, "a slow write is not asked for again and again");
+        assert_eq!((gate.written(), gate.poll_timeout()), (VecDeque::from([2]), Some(now + SOON)));
         assert!(gate.poll_write(now + SOON));
         assert!(gate.failed(now, |_: &i32| true).is_empty());
         assert_eq!(gate.poll_timeout(), Some(now + RETRY), "nothing is lost");
