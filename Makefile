@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 export WEFT_BIN := $(CURDIR)/target/release/weft
+export WEFT_NET_FAULTS := $(CURDIR)/target/faults/debug/weft-net
 AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-root.sh"'
 
 .PHONY: help build image demo test unit e2e bench check audit setup setup-check
@@ -25,6 +26,7 @@ unit: setup ## unit, property and simulation tests
 	$(AS_ROOT) test --quiet --workspace --exclude weft-tests --no-fail-fast
 
 e2e: build image ## the release binary in real network namespaces
+	$(CARGO) build --quiet -p weft-cni --features faults --target-dir target/faults
 	RUST_LIB_BACKTRACE=0 $(AS_ROOT) test --quiet -p weft-tests --no-fail-fast -- --test-threads=2
 
 # QUICK=1: a short run. ROUNDS=3. PEERS=none|apt|all: whom to compare with. ONLY=vxlan,vnet: some rows.

@@ -282,6 +282,8 @@ fn a6_a_namespace_that_is_none_or_goes_away_is_a_clean_error() -> Result<()> {
         std::os::unix::fs::symlink(home.join("loop"), home.join("loop"))?;
         let own = format!("/proc/{}/ns/net", stage.host.running()?.pid());
         let other_kind = format!("/proc/{}/ns/mnt", std::process::id());
+        // What was made and taken back for the stage has left the filter's lists.
+        deadline::pause(Duration::from_secs(1));
         let shape = stage.host.netns().snapshot()?;
         let file = home.join("file");
         let looped = home.join("loop");

@@ -1,13 +1,15 @@
 //! Many pods at once, and many after each other: nobody starves, nothing is given twice, nothing stays.
 //!
-//! `WEFT_STORM_ROUNDS` and `WEFT_CYCLES` raise the numbers; the figures are printed.
+//! `WEFT_STORM_ROUNDS` and `WEFT_CYCLES` raise the numbers; the figures are printed, with `WEFT_STORM_REFERENCE=1` also
+//! those of the reference plugins in the same rounds.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::cni::{Added, Attachment, Failure, Holdings, addresses, network, runtime};
-use weft_tests::{Container, Host, scenario_alone};
+use serde_json::json;
+use weft_tests::cni::{Added, Attachment, Conflist, Failure, Holdings, Runtime, addresses, network, runtime};
+use weft_tests::{Container, Fabric, Host, scenario_alone};
 
 /// The longest any single call may take, however many run beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,6 +53,30 @@ fn pods(containers: &[Container], round: usize) -> Vec<Attachment> {
     each.map(|(n, one)| Attachment::new(&format!("r{round}-pod{n}"), one.netns())).collect()
 }
 
+/// Debian's `bridge` with `host-local`, on a host of its own.
+struct Reference {
+    runtime: Runtime,
+    list: Conflist,
+    _host: Host,
+}
+
+impl Reference {
+    /// If it is asked for.
+    fn wanted(fabric: &Fabric) -> Result<Option<Self>> {
+        if std::env::var_os("WEFT_STORM_REFERENCE").is_none() {
+            return Ok(None);
+        }
+        let host = fabric.host("host2")?;
+        let bridge = json!({
+            "type": "bridge", "bridge": "ref0", "isGateway": true, "isDefaultGateway": true,
+            "ipam": {"type": "host-local", "dataDir": fabric.home().join("host-local"),
+                     "ranges": [[{"subnet": "10.77.0.0/16"}]]},
+        });
+        let list = Conflist::of("1.0.0", "reference", json!([bridge]))?;
+        Ok(Some(Self { runtime: Runtime::new(host.netns(), &[]), list, _host: host }))
+    }
+}
+
 fn open_files(host: &Host) -> Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{}/fd", host.running()?.pid()))?.count())
 }
@@ -74,6 +100,8 @@ fn a8_two_hundred_pods_come_and_go_at_once_and_nothing_stays() -> Result<()> {
         runtime.del(&list, &warm)?;
         let before = Holdings::of(&host)?;
         let (mut adds, mut dels) = (Vec::new(), Vec::new());
+        let (mut their_adds, mut their_dels) = (Vec::new(), Vec::new());
+        let reference = Reference::wanted(fabric)?;
         for round in 0..number("WEFT_STORM_ROUNDS", 2)? {
             let pods = pods(&containers, round);
             let added: Vec<Added> = everybody(&pods, |pod| runtime.add(&list, pod))?;
@@ -89,9 +117,17 @@ fn a8_two_hundred_pods_come_and_go_at_once_and_nothing_stays() -> Result<()> {
             adds.extend(added.iter().map(|one| one.took));
             dels.extend(everybody(&pods, |pod| runtime.del(&list, pod))?);
             before.wait_again(&host, Duration::from_secs(10))?;
+            if let Some(Reference { runtime, list, .. }) = &reference {
+                their_adds.extend(everybody(&pods, |pod| runtime.add(list, pod))?.iter().map(|one| one.took));
+                their_dels.extend(everybody(&pods, |pod| runtime.del(list, pod))?);
+            }
         }
         print("200 parallel ADD", &mut adds);
         print("200 parallel DEL", &mut dels);
+        if reference.is_some() {
+            print("200 parallel ADD by bridge + host-local", &mut their_adds);
+            print("200 parallel DEL by bridge + host-local", &mut their_dels);
+        }
         ensure!(
             adds.iter().chain(&dels).all(|took| *took < PATIENCE),
             "a call took longer than {PATIENCE:?}"

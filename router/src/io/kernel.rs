@@ -49,7 +49,8 @@ const CARRIED: Duration = Duration::from_secs(5);
 /// How long wishes wait while links are made and removed.
 const OWED: Duration = Duration::from_millis(100);
 
-/// How long a wish that confirms what was done already waits for a quiet moment, and in all.
+/// How long a look that nobody waits for (a wish that confirms what was done already, news that may be of our own doing)
+/// waits for a quiet moment, and in all.
 const PAUSE: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -179,6 +180,7 @@ pub fn spawn(
         inbox,
         owed: None,
         last_job: Instant::now(),
+        quiet_since: Instant::now(),
         outbox,
         look_at: Instant::now(),
         ask_at: Instant::now(),
@@ -246,8 +248,9 @@ struct Task {
     inbox: mpsc::Receiver<Job>,
     /// A look that wishes wait for.
     owed: Option<Owed>,
-    /// When the last job was done.
+    /// When the last job was done, and when looks last did not have to wait.
     last_job: Instant,
+    quiet_since: Instant,
     outbox: mpsc::Sender<News>,
     look_at: Instant,
     /// When to ask who carries data.
@@ -267,6 +270,7 @@ impl Task {
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
                     if self.pause().is_none() {
+                        self.quiet_since = Instant::now();
                         self.settle().await;
                     }
                     match self.wait().await {
@@ -291,7 +295,8 @@ impl Task {
         tokio::select! {
             biased;
             job = self.inbox.recv() => return job.map_or(Woken::Never, |job| Woken::By(Box::new(job))),
-            () = sleep_until(pause.unwrap_or(self.look_at)), if pause.is_some() => self.settle().await,
+            // The loop settles what is owed.
+            () = sleep_until(pause.unwrap_or(self.look_at)), if pause.is_some() => {}
             change = self.watch.changed(), if pause.is_none() => self.look_again(change).await,
             () = sleep_until(self.look_at) => self.look().await,
             () = sleep_until(self.ask_at), if !self.picture.wish.remotes.is_empty() => {
@@ -359,11 +364,11 @@ impl Task {
         owed.what = owed.what.max(what);
     }
 
-    /// Until when the look that is owed waits for a quiet moment; None: it does not wait, or none is owed.
+    /// Until when looks wait for a quiet moment; None: it is quiet, or one is owed that does not wait.
     fn pause(&self) -> Option<Instant> {
-        let owed = self.owed.filter(|owed| owed.what == Asked::Links)?;
-        let until = (self.last_job + PAUSE).min(owed.since + owed.limit());
-        (until > Instant::now()).then_some(until)
+        let patient = self.owed.is_none_or(|owed| owed.what == Asked::Links);
+        let until = (self.last_job + PAUSE).min(self.quiet_since + PATIENCE);
+        (patient && until > Instant::now()).then_some(until)
     }
 
     /// Makes good what is owed.
