@@ -129,20 +129,23 @@ impl Netns {
         let mut nft = Command::new("nft");
         let rules =
             self.execute(nft.args(["list", "ruleset"]), "", Duration::from_secs(10))?.success("nft list")?;
-        let links = without_timers(&self.ip("-d -o link")?);
-        Ok([links, self.ip("-o addr")?, self.ip("route")?, self.ip("rule")?, rules].concat())
+        let all = [self.ip("-d -o link")?, self.ip("-o addr")?, self.ip("route")?, self.ip("rule")?, rules]
+            .concat();
+        Ok(without_what_moves(&all))
     }
 }
 
-/// Drops the running timers that a bridge shows among its settings.
-fn without_timers(links: &str) -> String {
+/// Drops what changes by itself: a bridge's running timers, the counters of rules, and that an IPv6 address is still
+/// being tried.
+fn without_what_moves(text: &str) -> String {
     let mut kept = String::new();
-    for line in links.lines() {
+    for line in text.lines() {
         let mut words = line.split_whitespace();
         while let Some(word) = words.next() {
-            if word.ends_with("_timer") {
+            let counted = matches!(word, "packets" | "bytes");
+            if counted || word.ends_with("_timer") {
                 words.next();
-            } else {
+            } else if word != "tentative" {
                 kept.push_str(word);
                 kept.push(' ');
             }

@@ -299,7 +299,8 @@ fn a6_a_namespace_that_is_none_or_goes_away_is_a_clean_error() -> Result<()> {
             ensure!(code == 4 && answer.took < PATIENCE, "{}: {code} {text}", path.display());
             stage.runtime.del(&stage.list, &pod).with_context(|| path.display().to_string())?;
         }
-        ensure!(stage.host.netns().snapshot()? == shape, "the host's namespace was changed");
+        let now = stage.host.netns().snapshot()?;
+        ensure!(now == shape, "the host's namespace was changed:\n{shape}\nto\n{now}");
         let mut seeded = Seeded(43);
         for round in 0..15 {
             let doomed = fabric.container("doomed")?;

@@ -56,7 +56,8 @@ fn what_is_refused_says_why_in_one_line_and_changes_nothing() -> Result<()> {
             let outcome = host.weft(&arguments)?;
             ensure!(outcome.code == 2 && !outcome.stderr.is_empty(), "{arguments:?}: {outcome:?}");
         }
-        ensure!(host.netns().snapshot()? == before.0, "the host was changed");
+        let now = host.netns().snapshot()?;
+        ensure!(now == before.0, "the host was changed:\n{}\nto\n{now}", before.0);
         ensure!(container.netns().snapshot()? == before.1, "the container was changed");
         let after = host.status()?;
         ensure!(after["targets"] == before.2["targets"] && after["attachments"] == before.2["attachments"]);

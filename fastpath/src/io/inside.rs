@@ -176,6 +176,10 @@ pub(super) async fn announce(inside: &Kernel, link: &ContainerLink) -> Result<()
     let (inside, link) = (inside.clone(), link.clone());
     tokio::spawn(async move {
         tokio::time::sleep(AGAIN).await;
+        // Whoever has given the container another address meanwhile is not to lose it again.
+        if !matches!(inside.link(&link.ifname).await, Ok(Some(found)) if mac_of(&found) == Some(link.mac)) {
+            return;
+        }
         if let Err(error) = announce_once(&inside, &link).await {
             tracing::debug!(id = link.id, %error, "not announced again");
         }
