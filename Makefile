@@ -5,7 +5,7 @@ export WEFT_BIN := $(CURDIR)/target/release/weft
 export WEFT_NET_FAULTS := $(CURDIR)/target/faults/debug/weft-net
 AS_ROOT := $(CARGO) --config 'target."cfg(unix)".runner = "$(CURDIR)/tests/as-root.sh"'
 
-.PHONY: help build image demo test unit e2e bench check audit setup setup-check
+.PHONY: help build image demo test unit e2e bench sim fuzz check audit setup setup-check
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,15 @@ bench: build ## what this build reaches beside the kernel and other tunnels; doc
 	@tests/bench/peers.sh target/bench $(or $(PEERS),apt)
 	@tests/as-root.sh target/release/bench whom=$(PEERS) peers=target/bench json=target/bench.json \
 	  rounds=$(ROUNDS) quick=$(QUICK) only=$(ONLY) seconds=$(TCP_SECONDS)
+
+sim: ## gossip at 100, 300 and 1,000 peers in virtual time: docs/scale.svg
+	$(CARGO) run --quiet --release -p weft-scale -- docs/scale.svg
+
+# SECONDS=300: so long for each target. TARGETS="node ipam_wire": only these.
+fuzz: ## any bytes into every decoder and into a whole node; needs cargo-fuzz and a nightly toolchain
+	@cd tests/fuzz && for target in $(or $(TARGETS),$$(cargo +nightly fuzz list --fuzz-dir .)); do \
+	  cargo +nightly fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS),300) -max_len=16384 \
+	    -timeout=20 || exit 1; done
 
 check: setup-check ## format, lints, docs, licences and bans, dependency arrows
 	$(CARGO) fmt --all --check

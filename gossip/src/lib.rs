@@ -10,6 +10,8 @@ mod channel;
 pub mod codec;
 mod dialer;
 mod event;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod hello;
 mod identity;
 mod liveness;
