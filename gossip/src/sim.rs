@@ -16,7 +16,7 @@ mod network;
 mod node;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -34,6 +34,11 @@ pub use node::NodeOptions;
 
 /// A node of the simulation, by the order in which they were added.
 pub type NodeId = usize;
+
+/// How long Linux waits at least for an acknowledgement before it sends again.
+const RESEND: Duration = Duration::from_millis(200);
+/// The same for the first packet of a connection (RFC 6298).
+const RESEND_SYN: Duration = Duration::from_secs(1);
 
 /// When TCP asks again on a path that is cut; then the shell's deadline of 5 s is over.
 const DIAL_WAITS: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
@@ -64,6 +69,11 @@ pub struct Sim {
     /// What meshes reported and nobody has taken yet.
     reports: VecDeque<(NodeId, Output)>,
     delivered: u64,
+    delivered_bytes: u64,
+    /// How often a piece of bytes is lost on its way and comes after a retransmission.
+    loss: f64,
+    /// When each mesh wants to be called.
+    timers: BTreeSet<(Instant, NodeId)>,
 }
 
 impl Sim {
@@ -80,12 +90,20 @@ impl Sim {
             last_event: 0,
             reports: VecDeque::new(),
             delivered: 0,
+            delivered_bytes: 0,
+            loss: 0.0,
+            timers: BTreeSet::new(),
         }
     }
 
     /// Draws one-way latencies from this range from now on.
     pub fn set_latency(&mut self, latency: RangeInclusive<Duration>) {
         self.latency = latency;
+    }
+
+    /// Loses this share of all pieces from now on: TCP sends them again 200 ms later, and a dial after a second.
+    pub fn set_loss(&mut self, loss: f64) {
+        self.loss = loss;
     }
 
     /// Adds a node and starts it.
@@ -122,6 +140,11 @@ impl Sim {
     /// How many pieces of bytes have arrived so far.
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// How many bytes have arrived so far, without what TCP and IP put around them.
+    pub fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
     }
 
     /// The number of nodes, running or not.
@@ -171,6 +194,7 @@ impl Sim {
     /// Ends a node's process as `kill -9` does: its connections are reset.
     pub fn kill(&mut self, node: NodeId) {
         self.nodes[node].mesh = None;
+        self.plan(node);
         for (wire, end) in self.network.wires_of(node) {
             self.close_wire(wire, end, "connection reset");
         }
@@ -230,12 +254,7 @@ impl Sim {
             if let Some(report) = self.reports.pop_front() {
                 return Some(report);
             }
-            let timer = self
-                .nodes
-                .iter()
-                .enumerate()
-                .filter_map(|(node, state)| state.timer.map(|due| (due, node)))
-                .min();
+            let timer = self.timers.first().copied();
             let event = self.queue.peek().map(|Reverse((at, _))| *at);
             match (event, timer) {
                 (event, Some((due, node))) if due <= until && event.is_none_or(|at| due < at) => {
@@ -292,6 +311,15 @@ impl Sim {
         }
     }
 
+    /// Notes when a mesh wants to be called next.
+    fn plan(&mut self, node: NodeId) {
+        let next = self.nodes[node].mesh.as_ref().and_then(Mesh::poll_timeout);
+        if let Some(last) = std::mem::replace(&mut self.nodes[node].timer, next) {
+            self.timers.remove(&(last, node));
+        }
+        self.timers.extend(next.map(|due| (due, node)));
+    }
+
     fn schedule(&mut self, at: Instant, event: Event) {
         self.last_event += 1;
         self.queue.push(Reverse((at, self.last_event)));
@@ -305,6 +333,11 @@ impl Sim {
 
     fn one_way(&mut self) -> Duration {
         self.rng.random_range(self.latency.clone())
+    }
+
+    /// What a loss adds to a way; drawn only where there is any, so that a seed means what it meant without.
+    fn lost(&mut self, again: Duration) -> Duration {
+        if self.loss > 0.0 && self.rng.random_bool(self.loss) { again } else { Duration::ZERO }
     }
 
     fn boot(&mut self, node: NodeId) {
@@ -346,7 +379,7 @@ impl Sim {
                 | Output::Refused { .. }) => self.reports.push_back((node, report)),
             }
         }
-        self.nodes[node].timer = self.nodes[node].mesh.as_ref().and_then(Mesh::poll_timeout);
+        self.plan(node);
     }
 }
 

@@ -100,6 +100,7 @@ fn crates_lean_only_on_those_they_may() -> Result<()> {
         ("weft-router", &["weft-gossip", "weft-fastpath", "weft-api"]),
         ("weft-cni", &["weft-api"]),
         ("weft-tests", &["weft-gossip", "weft-fastpath", "weft-api", "weft-router", "weft-cni"]),
+        ("weft-scale", &["weft-gossip"]),
         ("weft-examples", &["weft-gossip", "weft-fastpath", "weft-api", "weft-router", "weft-tests"]),
     ]);
     let metadata = metadata()?;

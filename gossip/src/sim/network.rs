@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{DIAL_WAITS, Event, NodeId, Sim};
+use super::{DIAL_WAITS, Event, NodeId, RESEND, RESEND_SYN, Sim};
 use crate::event::{ConnectionId, Input};
 use crate::target::Target;
 
@@ -118,7 +118,7 @@ impl Sim {
         let port = 32_768 + u16::try_from(wire % 28_000).unwrap_or(0);
         self.network.wires.insert(wire, Wire { ends: [end(node, Some(connection)), end(to, None)], port });
         self.network.by_connection.insert((node, connection), (wire, 0));
-        let at = now + self.one_way();
+        let at = now + self.one_way() + self.lost(RESEND_SYN);
         self.schedule(at, Event::Arrive { wire });
     }
 
@@ -182,7 +182,7 @@ impl Sim {
     }
 
     fn put(&mut self, id: u64, end: usize, parcel: Parcel) {
-        let at = self.now + self.one_way();
+        let at = self.now + self.one_way() + self.lost(RESEND);
         let Some(wire) = self.network.wires.get_mut(&id) else { return };
         let end_state = &mut wire.ends[end];
         let at = end_state.latest.map_or(at, |latest| latest.max(at));
@@ -210,6 +210,7 @@ impl Sim {
             match parcel {
                 Parcel::Bytes(bytes) => {
                     self.delivered += 1;
+                    self.delivered_bytes += bytes.len() as u64;
                     self.input(to, Input::Received { connection, bytes });
                 }
                 Parcel::End(reason) => {
