@@ -100,11 +100,11 @@ fn form(sim: &mut Sim, peers: usize, degree: usize) -> (Option<Duration>, u64) {
     let last = sim.now();
     while sim.now() < last + Duration::from_secs(60) {
         if whole(sim, peers) {
-            return (Some(sim.now() - last), per_peer(sim.delivered_bytes(), peers) as u64);
+            return (Some(sim.now() - last), sim.delivered_bytes() / peers as u64);
         }
         sim.run_for(Duration::from_millis(50));
     }
-    (None, per_peer(sim.delivered_bytes(), peers) as u64)
+    (None, sim.delivered_bytes() / peers as u64)
 }
 
 /// Whether everybody reaches everybody.
