@@ -227,10 +227,22 @@ impl Fastpath {
     /// # Errors
     /// When the kernel refuses.
     pub async fn detach(&mut self, id: &str, ifname: &str) -> Result<(), Error> {
-        match self.standing(&PortId::new(id, ifname)?).await? {
-            Some(link) => apply::apply(&self.kernel, &Change::Delete { link: link.host_end }).await,
+        let port = PortId::new(id, ifname)?;
+        let host_end = match self.standing(&port).await? {
+            Some(link) => Some(link.host_end),
+            None => self.unmarked(self.bridge.host_end(&port)).await?,
+        };
+        match host_end {
+            Some(link) => apply::apply(&self.kernel, &Change::Delete { link }).await,
             None => Ok(()),
         }
+    }
+
+    /// A host end that was born as ours and has no alias: whoever made it died before it could say what for.
+    async fn unmarked(&self, host_end: String) -> Result<Option<String>, Error> {
+        let observed = observe::links(&self.kernel, &self.bridge).await?;
+        let owner = observed.actual.links.get(&host_end).map(|link| &link.owner);
+        Ok(matches!(owner, Some(Owner::Unmarked)).then_some(host_end))
     }
 
     /// The container links of our bridge that stand, whoever remembers them.

@@ -25,6 +25,11 @@ fn fails(host: &Namespace, container: &Namespace, link: &ContainerLink, fds: (Ow
     error
 }
 
+/// What every link of ours is born with.
+fn group() -> netlink_packet_route::link::LinkAttribute {
+    netlink_packet_route::link::LinkAttribute::Group(weft_fastpath::names::GROUP)
+}
+
 fn descriptors(namespace: &Namespace) -> (OwnedFd, OwnedFd) {
     (namespace.descriptor().try_clone_to_owned().unwrap(), namespace.netlink())
 }
@@ -70,6 +75,22 @@ fn a_foreign_interface_with_the_host_ends_name_is_said_and_left() {
     assert!(matches!(error, Error::Conflict { .. }), "{error}");
     host.block_on(|| async { fastpath().detach("c1", "eth0").await }).unwrap();
     assert!(host.has(&host_end("c1")), "detaching ours does not take theirs");
+}
+
+#[test]
+fn a_link_whose_maker_died_before_it_could_mark_it_is_detached() {
+    let (host, container) = (host(&wish()), Namespace::new());
+    host.block_on(|| async {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        let born = rtnetlink::LinkVeth::new(&host_end("c1"), "x").append_extra_attribute(group());
+        handle.link().add(born.build()).execute().await.unwrap();
+        fastpath().detach("c2", "eth0").await.unwrap();
+    });
+    assert!(host.has(&host_end("c1")), "detaching another does not take it");
+    host.block_on(|| async { fastpath().detach("c1", "eth0").await }).unwrap();
+    assert!(!host.has(&host_end("c1")));
+    attach(&host, &container, &link("c1", 1)).unwrap();
 }
 
 #[test]
