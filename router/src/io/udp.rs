@@ -169,6 +169,10 @@ impl Socket {
             std::array::from_fn(|_| IoSliceMut::new(rest.next().map_or(&mut [], |buffer| buffer)));
         let runs = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)?;
         for (meta, buffer) in metas[..runs].iter().zip(buffers) {
+            if meta.len == 0 {
+                // An empty datagram is one too: whoever refuses it counts it.
+                take(meta.addr, &mut []);
+            }
             for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
                 take(meta.addr, datagram);
             }
@@ -184,4 +188,23 @@ fn bind_ipv6_only(address: SocketAddr) -> io::Result<UdpSocket> {
     setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(address))?;
     Ok(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_datagram_is_taken_like_any_other() {
+        let mut sockets = Sockets::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).unwrap();
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = (Ipv4Addr::LOCALHOST, sockets.port().unwrap());
+        for payload in [&b"first"[..], b"", b"last"] {
+            sender.send_to(payload, to).unwrap();
+        }
+        let (mut taken, mut counters) = (Vec::new(), ShellCounters::default());
+        while sockets.receive(&mut |_, bytes| taken.push(bytes.to_vec()), &mut counters) {}
+        assert_eq!(taken, [&b"first"[..], b"", b"last"]);
+        assert_eq!(counters.receive_failed, 0);
+    }
 }
