@@ -37,6 +37,7 @@ pub struct Host {
     log: PathBuf,
     secret: Option<String>,
     capture: Option<String>,
+    clock: i64,
     router: Option<Process>,
     netns: Netns,
 }
@@ -53,6 +54,7 @@ impl Host {
             log,
             secret: None,
             capture: None,
+            clock: 0,
             router: None,
             netns,
         })
@@ -88,6 +90,11 @@ impl Host {
         self.capture = Some(capture.to_owned());
     }
 
+    /// By how many seconds the steady clock of later launches is ahead of this machine's: another time namespace.
+    pub fn set_clock(&mut self, seconds: i64) {
+        self.clock = seconds;
+    }
+
     /// The secret later launches use; empty when there is none.
     pub fn secret(&self) -> String {
         self.secret.clone().unwrap_or_default()
@@ -117,7 +124,7 @@ impl Host {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self, arguments: &[&str]) -> Result<()> {
-        let mut weft = self.binary()?;
+        let mut weft = self.launcher()?;
         weft.arg("launch").args(["--nickname", &self.name]).arg("--state-dir").arg(self.state_dir());
         weft.args(["--log", "info"]).args(arguments);
         match &self.secret {
@@ -139,6 +146,18 @@ impl Host {
         let mut weft = self.binary()?;
         weft.arg("launch").args(arguments);
         self.netns.execute(&mut weft, "", Duration::from_secs(10))
+    }
+
+    /// The binary with this host's environment and clock.
+    fn launcher(&self) -> Result<Command> {
+        if self.clock == 0 {
+            return self.binary();
+        }
+        let seconds = self.clock.to_string();
+        let mut elsewhen = Command::new("unshare");
+        elsewhen.args(["--time", "--monotonic", &seconds, "--boottime", &seconds]).arg(binary()?);
+        elsewhen.env("WEFT_SOCKET", self.socket()).env("NO_COLOR", "1");
+        Ok(elsewhen)
     }
 
     /// The binary with this host's environment.

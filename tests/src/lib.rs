@@ -5,11 +5,14 @@
 //! look at what arrives. Everything is named after the running process and vanishes with its owner, so tests run in
 //! parallel and leave nothing behind. Nothing here waits for ever: every wait has a deadline and says what it missed.
 
+pub mod attack;
 pub mod cni;
 pub mod command;
 pub mod container;
 pub mod containerd;
+pub mod counters;
 pub mod deadline;
+pub mod disk;
 pub mod fabric;
 pub mod frames;
 pub mod host;
@@ -18,6 +21,7 @@ pub mod netns;
 pub mod process;
 pub mod scenario;
 pub mod sniff;
+pub mod starve;
 mod sys;
 pub mod traffic;
 pub mod world;

@@ -61,7 +61,7 @@ impl Sniffer {
 }
 
 /// A packet socket that is bound to no interface hears all of them.
-fn open() -> Result<OwnedFd> {
+pub(crate) fn open() -> Result<OwnedFd> {
     const BUFFER: usize = 16 << 20;
     let all = SockProtocol::EthAll;
     let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, all)
