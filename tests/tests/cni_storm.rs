@@ -9,10 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weft_tests::cni::{Added, Attachment, Conflist, Failure, Holdings, Runtime, addresses, network, runtime};
-use weft_tests::{Container, Fabric, Host, scenario_alone};
+use weft_tests::{Container, Fabric, Host, deadline, scenario_alone};
 
 /// The longest any single call may take, however many run beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A second after each ADD the pod is announced once more; until then a descriptor of its namespace is held.
+const ANNOUNCED: Duration = Duration::from_millis(1500);
 
 fn number(variable: &str, default: usize) -> Result<usize> {
     match std::env::var(variable) {
@@ -154,6 +157,7 @@ fn a3_a_sandbox_made_anew_over_and_over_costs_nothing() -> Result<()> {
             adds.push(runtime.add(&list, &pod).with_context(|| format!("cycle {cycle}"))?.took);
             dels.push(runtime.del(&list, &pod).with_context(|| format!("cycle {cycle}"))?);
             if cycle == cycles / 3 {
+                deadline::pause(ANNOUNCED);
                 settled = Some((
                     Holdings::of(&host)?,
                     host.running()?.resident_bytes()?,
@@ -163,6 +167,7 @@ fn a3_a_sandbox_made_anew_over_and_over_costs_nothing() -> Result<()> {
             }
         }
         let (holdings, memory, files, state) = settled.context("too few cycles")?;
+        deadline::pause(ANNOUNCED);
         holdings.wait_again(&host, Duration::from_secs(5))?;
         let grown = host.running()?.resident_bytes()?.saturating_sub(memory);
         ensure!(grown < 2 << 20, "the router grew by {grown} bytes");
