@@ -148,7 +148,12 @@ impl World {
                 self.node.handle_persisted(result, self.now);
             }
             Output::Kernel(job) => self.jobs.push_back(job),
-            _ => {}
+            Output::Transport(_)
+            | Output::Data(_)
+            | Output::Probe { .. }
+            | Output::Inspect(..)
+            | Output::Reply(..)
+            | Output::Leave(_) => {}
         }
     }
 
@@ -191,7 +196,13 @@ impl World {
                     self.node.handle_transport(Input::Closed { connection: ours, error: None }, self.now);
                 }
             }
-            _ => {}
+            Wants::Established { .. }
+            | Wants::Lost { .. }
+            | Wants::Told { .. }
+            | Wants::Deliver { .. }
+            | Wants::Routes(_)
+            | Wants::PeersChanged
+            | Wants::Refused { .. } => {}
         }
     }
 
