@@ -17,8 +17,6 @@ const AGREED: Duration = Duration::from_secs(5);
 /// How long processor time is watched, and what all together may use of one core.
 const WATCHED: Duration = Duration::from_secs(10);
 const SHARE: f64 = 0.5;
-/// How many hosts are asked at the same time.
-const ASKERS: usize = 8;
 
 fn routers() -> Result<usize> {
     let count = std::env::var("WEFT_ROUTERS").map_or(Ok(25), |text| text.parse().context("WEFT_ROUTERS"))?;
@@ -53,32 +51,21 @@ fn introduce(hosts: &[Host]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until this holds on all hosts, several asked at a time; returns when the last one said so.
+/// Waits until this holds on all hosts; returns when the last one said so. Each is asked anew only after all the others:
+/// asking costs a process, and it is not the asking that is measured.
 fn wait_all(
     hosts: &[&Host],
     what: &str,
     limit: Duration,
-    holds: impl Fn(&serde_json::Value) -> bool + Sync,
+    holds: impl Fn(&serde_json::Value) -> bool,
 ) -> Result<Instant> {
-    let share = hosts.len().div_ceil(ASKERS).max(1);
-    std::thread::scope(|scope| {
-        let askers: Vec<_> = hosts
-            .chunks(share)
-            .map(|some| {
-                let holds = &holds;
-                scope.spawn(move || {
-                    some.iter().try_for_each(|host| {
-                        let asked = || Ok(holds(&host.status()?));
-                        deadline::until_true(&format!("{}: {what}", host.name()), limit, asked).map(drop)
-                    })
-                })
-            })
-            .collect();
-        askers
-            .into_iter()
-            .try_for_each(|asker| asker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })?;
-    Ok(deadline::now())
+    let mut left = hosts.to_vec();
+    deadline::until(what, limit, || {
+        left.retain(|host| !host.status().is_ok_and(|status| holds(&status)));
+        ensure!(left.is_empty(), "not yet on {} of {}", left.len(), hosts.len());
+        Ok(Some(deadline::now()))
+    })
+    .map(|(moment, _)| moment)
 }
 
 fn sessions(status: &serde_json::Value) -> usize {

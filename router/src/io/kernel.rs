@@ -43,8 +43,11 @@ const QUIET: Duration = Duration::from_secs(30);
 /// After a convergence that failed the next is tried.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How often it is asked which links carry data, and what counts as lately.
-const CARRIED: Duration = Duration::from_secs(5);
+/// How often it is asked which links carry data, where there are few and where there are many, and what counts as lately:
+/// the answer is a list of all that was learned.
+const CARRIED: Duration = Duration::from_secs(1);
+const CARRIED_MANY: Duration = Duration::from_secs(5);
+const FEW: usize = 16;
 
 /// How long wishes wait while links are made and removed.
 const OWED: Duration = Duration::from_millis(100);
@@ -435,8 +438,9 @@ impl Task {
 
     /// Each end has to know itself which of its links carry data: they are probed more often.
     async fn ask_who_carries(&mut self) {
-        self.ask_at = Instant::now() + CARRIED;
-        if let Ok(hosts) = self.fastpath.carried(CARRIED).await {
+        let few = self.picture.wish.remotes.len() <= FEW;
+        self.ask_at = Instant::now() + if few { CARRIED } else { CARRIED_MANY };
+        if let Ok(hosts) = self.fastpath.carried(CARRIED_MANY).await {
             self.tell(News::Report(KernelReport::Carried(hosts))).await;
         }
     }

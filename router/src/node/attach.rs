@@ -257,7 +257,7 @@ impl Node {
     /// Which of our links stand in the kernel now: an attachment whose namespace vanished is given up, and
     /// one that was found half-done is undone.
     pub fn handle_links(&mut self, standing: &[StandingLink], now: Instant) {
-        self.readopt(standing, now);
+        self.note_orphans(standing);
         let busy: Vec<LinkKey> = self.attaching.values().map(|attaching| attaching.key.clone()).collect();
         // A link whose far end is down was never finished: bringing that up is the last thing done inside.
         let stands = |a: &Attachment| {
@@ -276,7 +276,17 @@ impl Node {
             self.hold(Held::Kernel(KernelJob::Detach(key)), now);
             self.converge(now);
         }
+        // Last: what was just given up may have been given an address that one of these still has.
+        self.readopt(standing, now);
         self.settle(now);
+    }
+
+    /// Notes at the first look which links stand that the journal does not know.
+    fn note_orphans(&mut self, standing: &[StandingLink]) {
+        if self.orphans.is_none() {
+            let unknown = standing.iter().map(key_of).filter(|key| self.attachments.get(key).is_none());
+            self.orphans = Some(unknown.collect());
+        }
     }
 
     /// Links that the last run made and had no time to write down.
@@ -293,15 +303,9 @@ impl Node {
     /// container still runs, so its address is claimed back. One that turns up later was detached after the kernel was
     /// looked at: it is about to go.
     fn readopt(&mut self, standing: &[StandingLink], now: Instant) {
-        let key =
-            |link: &StandingLink| LinkKey { id: link.port.id.clone(), ifname: link.port.ifname.clone() };
-        if self.orphans.is_none() {
-            let unknown = standing.iter().map(key).filter(|key| self.attachments.get(key).is_none());
-            self.orphans = Some(unknown.collect());
-        }
         let length = self.range().map_or(32, |range| range.prefix_len());
         for link in standing.iter().filter(|link| link.carrier) {
-            let key = key(link);
+            let key = key_of(link);
             if !self.orphans.as_mut().is_some_and(|orphans| orphans.remove(&key)) {
                 continue;
             }
@@ -493,6 +497,10 @@ impl Node {
 /// The kernel's name for an attachment; `None` for one the kernel cannot hold, which was never wired.
 pub(super) fn port_id(key: &LinkKey) -> Option<PortId> {
     PortId::new(&key.id, &key.ifname).ok()
+}
+
+fn key_of(link: &StandingLink) -> LinkKey {
+    LinkKey { id: link.port.id.clone(), ifname: link.port.ifname.clone() }
 }
 
 fn words(addresses: &[Ipv4Net]) -> String {

@@ -271,6 +271,29 @@ fn with_the_state_lost_a_running_container_s_address_is_claimed_back_and_not_giv
 }
 
 #[test]
+fn an_address_given_to_another_before_the_link_of_the_first_went_has_one_owner_after_a_crash() {
+    let mut bench = Bench::new();
+    bench.attached("first");
+    let address = bench.held("first")[0];
+    // The first is detached and its address given to the second; the crash comes before the kernel does either.
+    bench.call(Request::Detach {
+        id: Some("first".into()),
+        netns: "/run/netns/first".into(),
+        netns_inode: None,
+    });
+    bench.quiet();
+    bench.attach("second");
+    bench.quiet();
+    assert_eq!(bench.held("second"), [address]);
+    let mut again = Bench::with(State::decode(&bench.node.state().encode()).unwrap());
+    again.node.handle_links(&[standing("first", true, Some(address))], again.now);
+    again.quiet();
+    assert_eq!((again.held("first"), again.held("second")), (vec![address], vec![]));
+    again.attached("third");
+    assert_ne!(again.held("third"), [address]);
+}
+
+#[test]
 fn the_address_of_an_attachment_cannot_be_released_under_it() {
     let mut bench = Bench::new();
     bench.attached("c1");

@@ -15,8 +15,8 @@
 //!
 //! Heartbeats are sleeve's (`sleeve/liveness.rs`): same deadlines, same one-way rule. Beside them a probe of
 //! the size of a container's largest packet is sent at first use, after an interruption, and from time to time: every
-//! other second while the link carries data, because on a path that has shrunk in silence large frames vanish until it
-//! is found out, else once a minute. It is answered by a small one, so each end proves its own direction.
+//! second while the link carries data, because on a path that has shrunk in silence large frames vanish until it is
+//! found out, else once a minute. It is answered by a small one, so each end proves its own direction.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,9 +40,11 @@ const LARGEST: usize = 10_000;
 const FULL_PATIENCE: Duration = Duration::from_millis(300);
 /// How many full-size probes must stay unanswered, while small ones are answered, to say that they do not fit.
 const FULL_TRIES: u8 = 4;
-/// Between two proofs that full-size frames get through, of a link that carries nothing, and of one that does.
+/// Between two proofs that full-size frames get through, of a link that carries nothing.
 const FULL_EVERY: Duration = Duration::from_secs(60);
-const FULL_BUSY: Duration = Duration::from_secs(2);
+/// The same of a link that carries data: with the tries it takes to be sure, the path is left before TCP's fourth
+/// retransmission, which comes 3 s after the loss; the fifth would come after 6 s (RFC 6298, least 200 ms on Linux).
+const FULL_BUSY: Duration = Duration::from_secs(1);
 /// How long a link counts as one that carries data.
 const BUSY: Duration = Duration::from_secs(10);
 /// After how long a path that was too small is measured again.
