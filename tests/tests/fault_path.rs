@@ -177,14 +177,3 @@ fn d3_hosts_whose_own_interfaces_get_a_smaller_mtu_hold_no_stream_for_five_secon
         felt.judge()
     })
 }
-
-#[test]
-fn d3_a_path_that_swallows_large_packets_without_a_word_holds_no_fastpath_stream_for_five_seconds()
--> Result<()> {
-    scenario(|fabric| {
-        let stage = stage(fabric, fabric.hosts(3)?)?;
-        let felt = narrowed(&stage, &[(0, 1)], || fabric.limit_packet(NARROW))?;
-        println!("D3 silent, fastpath: {felt:.1?}");
-        felt.judge()
-    })
-}
