@@ -83,7 +83,7 @@ fn a_peer_that_gives_what_it_does_not_own_is_found_out() {
 
 #[test]
 fn a_removal_without_a_fence_is_found_out() {
-    breaks(Cluster { in_flight: 1, greedy: true, crashes: 0, ..LOSSY }, Rule::Fences, 9);
+    breaks(Cluster { in_flight: 2, greedy: true, crashes: 0, ..LOSSY }, Rule::Fences, 9);
 }
 
 #[test]
