@@ -22,6 +22,6 @@ pub use answer::{Answer, Failure};
 pub use attachment::Attachment;
 pub use call::{Call, Running, Verb};
 pub use conflist::Conflist;
-pub use ours::{Holdings, binary, faulty_binary, link, network, network_with, plugins, runtime};
+pub use ours::{Holdings, binary, faulty_binary, link, network, network_with, plugins, runtime, serving};
 pub use runtime::{Added, Runtime};
 pub use schema::{VERSIONS, addresses, conforms};

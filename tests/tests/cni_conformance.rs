@@ -10,22 +10,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weft_tests::cni::{
     Attachment, Call, Conflist, Holdings, Runtime, VERSIONS, Verb, addresses, binary, conforms, network,
-    network_with, runtime,
+    network_with, runtime, serving,
 };
-use weft_tests::{Fabric, Host, deadline, scenario};
+use weft_tests::{Host, deadline, scenario};
 
 /// Every version a result can be asked for in.
 const ALL: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// The most memory a plugin may want for whatever input, in bytes.
 const MEMORY: u64 = 64 << 20;
-
-fn serving(fabric: &Fabric) -> Result<(Host, Runtime)> {
-    let mut host = fabric.host("host1")?;
-    host.launch(&[])?;
-    host.wait_ready()?;
-    let runtime = runtime(fabric, &host)?;
-    Ok((host, runtime))
-}
 
 #[test]
 fn version_is_answered_with_nothing_else_in_the_environment() -> Result<()> {

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use weft_tests::cni::{
-    Attachment, Conflist, Holdings, Runtime, Verb, addresses, network, network_with, runtime,
+    Attachment, Conflist, Holdings, Runtime, Verb, addresses, network, network_with, runtime, serving,
 };
 use weft_tests::traffic::{
     ECHO_PORT, Echo, advertise, ping, tcp_round_trip, udp_round_trip, udp_send, wait_reaches,
@@ -35,14 +36,6 @@ fn files(folder: &Path) -> Vec<String> {
     }
     found.sort();
     found
-}
-
-fn serving(fabric: &Fabric) -> Result<(Host, Runtime)> {
-    let mut host = fabric.host("host1")?;
-    host.launch(&[])?;
-    host.wait_ready()?;
-    let runtime = runtime(fabric, &host)?;
-    Ok((host, runtime))
 }
 
 #[test]
@@ -309,7 +302,17 @@ fn mac_of(netns: &Netns) -> Result<String> {
 /// Datagrams to everybody and to one pod, from a port and, if there is one, from an address that is not its own.
 fn shout(from: &Netns, source: Ipv4Addr, port: u16, to: &[(Ipv4Addr, u16)]) -> Result<()> {
     from.run(|| {
-        let socket = UdpSocket::bind((source, port))?;
+        let mut bound = None;
+        // A program that is just being started beside us holds a copy of the last socket for a moment.
+        deadline::until_true("the port is free", Duration::from_secs(2), || {
+            match UdpSocket::bind((source, port)) {
+                Ok(socket) => bound = Some(socket),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(bound.is_some())
+        })?;
+        let socket = bound.context("bound")?;
         socket.set_broadcast(true)?;
         for address in to {
             // Nobody answers for it, or it was dropped on its way out: that is the point.

@@ -79,6 +79,18 @@ pub fn runtime(fabric: &Fabric, host: &Host) -> Result<Runtime> {
     Ok(Runtime::new(host.netns(), &[&plugins(fabric)?]))
 }
 
+/// A host whose router can serve, and a runtime on it.
+///
+/// # Errors
+/// When the router does not come up, or there is no binary.
+pub fn serving(fabric: &Fabric) -> Result<(Host, Runtime)> {
+    let mut host = fabric.host("host1")?;
+    host.launch(&[])?;
+    host.wait_ready()?;
+    let runtime = runtime(fabric, &host)?;
+    Ok((host, runtime))
+}
+
 /// The network of a host's router, with nothing but where the router is.
 ///
 /// # Errors
