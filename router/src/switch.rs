@@ -19,7 +19,7 @@ use mac_table::MacTable;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use table::ForwardingTable;
 use verdict::{DropReason, Verdict};
-use weft_fastpath::MacAddr;
+use weft_fastpath::{MacAddr, vxlan::PROBE_ETHERTYPE};
 use weft_gossip::PeerName;
 
 /// The switch of one host.
@@ -123,7 +123,11 @@ fn implausible(frame: &Frame) -> Option<DropReason> {
     if frame.source.is_multicast() || frame.source == MacAddr::new([0; 6]) {
         return Some(DropReason::BadSource);
     }
-    is_link_local(frame.destination).then_some(DropReason::LinkLocal)
+    if is_link_local(frame.destination) {
+        return Some(DropReason::LinkLocal);
+    }
+    // A bridge that does not know the way of a probe yet floods it; by sleeve it would prove a path it never took.
+    (frame.ethertype == PROBE_ETHERTYPE).then_some(DropReason::VxlanProbe)
 }
 
 #[cfg(test)]
@@ -174,6 +178,15 @@ mod tests {
         assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Forward(FAR));
         let hops: Vec<_> = switch.table().flood_hops(ME).collect();
         assert_eq!(hops, [(PEER, false)], "it passes the frame on and does not deliver it twice");
+    }
+
+    #[test]
+    fn probes_of_the_vxlan_path_do_not_travel_by_sleeve() {
+        let (mut switch, now) = (switch(Carrier::Sleeve, &[]), Instant::now());
+        let probe = |source, destination| Frame { ethertype: PROBE_ETHERTYPE, ..frame(source, destination) };
+        assert_eq!(switch.captured(&probe(OURS, THEIRS), now), Verdict::Drop(DropReason::VxlanProbe));
+        assert_eq!(switch.arrived(PEER, &probe(THEIRS, OURS), now), Verdict::Drop(DropReason::VxlanProbe));
+        assert_eq!(switch.macs().find(THEIRS, now), None);
     }
 
     #[test]
