@@ -116,10 +116,10 @@ fn leave(link: &mut Link) {
     link.entries.retain(|entry| !matches!(entry, Entry::Bridge(_)));
 }
 
-/// A link as the kernel has just made it: down, with these flags off and the rest yet to be seen.
+/// A link as the kernel has just made it: down, in our group, with these flags off and the rest yet to be seen.
 fn born(kind: Kind, off: &[Flag]) -> Link {
     let mut link = Link::new(kind, Owner::Unmarked);
-    link.flags.insert(Flag::Up, false);
+    link.flags.extend([(Flag::Grouped, true), (Flag::Up, false)]);
     link.flags.extend(off.iter().map(|flag| (*flag, false)));
     link
 }

@@ -205,6 +205,7 @@ impl Change {
             Self::Leave { .. } => "take from the bridge",
             Self::Set { flag: Flag::Up, on: true, .. } => "set up",
             Self::Set { flag: Flag::Up, on: false, .. } => "set down",
+            Self::Set { flag: Flag::Grouped, .. } => "set the link group of",
             Self::Set { flag: Flag::SpanningTree, .. } => "set the spanning tree of",
             Self::Set { flag: Flag::MulticastSnooping, .. } => "set multicast snooping of",
             Self::Set { flag: Flag::LinkLocalLearning, .. } => "set learning from link-local frames of",

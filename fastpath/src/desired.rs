@@ -111,6 +111,7 @@ impl Desired {
         Link {
             mac: Some(self.mac),
             flags: BTreeMap::from([
+                (Flag::Grouped, true),
                 (Flag::SpanningTree, false),
                 (Flag::MulticastSnooping, false),
                 (Flag::LinkLocalLearning, false),
@@ -127,6 +128,7 @@ impl Desired {
         let kind = Kind::Veth { peer: Some(self.bridge.sleeve_port()) };
         Link {
             flags: BTreeMap::from([
+                (Flag::Grouped, true),
                 (Flag::AddressGeneration, false),
                 (Flag::RouterAdvertisements, false),
                 (Flag::Deaf, true),
@@ -141,6 +143,7 @@ impl Desired {
         Link {
             bridge: Some(self.bridge.to_string()),
             flags: BTreeMap::from([
+                (Flag::Grouped, true),
                 (Flag::AddressGeneration, false),
                 (Flag::Offloads, sleeve.offloads),
                 (Flag::Isolated, true),
@@ -160,6 +163,7 @@ impl ContainerPort {
             mtu: self.mtu,
             bridge: Some(bridge.to_string()),
             flags: BTreeMap::from([
+                (Flag::Grouped, true),
                 (Flag::AddressGeneration, false),
                 (Flag::Isolated, false),
                 (Flag::Hairpin, self.hairpin),

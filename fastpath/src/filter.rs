@@ -40,7 +40,7 @@ pub struct FilterState {
 /// How much was dropped, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
-    /// VXLAN that came from no peer, on an interface of ours, or to another address than ours.
+    /// VXLAN that came from no peer, or to another address than ours.
     pub vxlan: Count,
     /// What came from our bridge and wanted to a port of the mesh.
     pub mesh: Count,
@@ -49,8 +49,8 @@ pub struct Dropped {
 impl From<TableState> for FilterState {
     fn from(state: TableState) -> Self {
         let mut dropped = Dropped::default();
-        for ((chain, _), count) in &state.counts {
-            let sum = if chain == rules::VXLAN { &mut dropped.vxlan } else { &mut dropped.mesh };
+        for ((_, why), count) in &state.counts {
+            let sum = if why == rules::STRANGER { &mut dropped.vxlan } else { &mut dropped.mesh };
             *sum = sum.plus(*count);
         }
         Self { table: state.table, dropped }
@@ -67,8 +67,6 @@ pub struct Filter {
     /// The UDP port of our VXLAN devices.
     /// None: we have none, and whoever else has that port is not our business.
     pub vxlan_port: Option<u16>,
-    /// The interfaces that belong to containers: the bridge and its ports. VXLAN is never accepted on them.
-    pub ours: BTreeSet<String>,
     /// VXLAN is accepted from these addresses, whatever is in it.
     pub sources: BTreeSet<IpAddr>,
     /// From these only VXLAN with one of our probes in it, so that a peer's way can be tried before it is trusted.
@@ -78,14 +76,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// A filter that lets no VXLAN in yet and knows of no mesh port but VXLAN's own; the bridge and its sleeve are
-    /// ours.
-    pub fn new(bridge: &BridgeName, vxlan_port: u16) -> Self {
+    /// A filter that lets no VXLAN in yet and knows of no mesh port but VXLAN's own.
+    pub fn new(vxlan_port: u16) -> Self {
         Self {
             mesh_tcp: BTreeSet::new(),
             mesh_udp: BTreeSet::from([vxlan_port]),
             vxlan_port: Some(vxlan_port),
-            ours: BTreeSet::from([bridge.to_string(), bridge.sleeve_port(), bridge.capture()]),
             sources: BTreeSet::new(),
             probes: BTreeSet::new(),
             destination: None,

@@ -89,6 +89,8 @@ impl Owner {
 /// `Up`, what needs a bridge stands after the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flag {
+    /// It is in our link group, by which the source filter knows what comes from containers.
+    Grouped,
     /// Bridge: the spanning tree protocol runs.
     SpanningTree,
     /// Bridge: multicast goes only where IGMP asked for it. Its entries would stick to an old carrier's port.
@@ -130,6 +132,7 @@ impl Flag {
 impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Grouped => "membership in the link group",
             Self::SpanningTree => "spanning tree",
             Self::MulticastSnooping => "multicast snooping",
             Self::LinkLocalLearning => "learning from link-local frames",

@@ -16,7 +16,8 @@
 //! whom; it is no look-up name, so it cannot clash, it has room for an id, it survives renaming, and people see it
 //! in `ip link`. But the kernel takes no alias in the request that creates a link. So every link is also *born
 //! into a link group of ours* (`IFLA_GROUP`, which creation does take): a crash between the two leaves a link that
-//! is known to be ours, and the next look only adds the alias. (Alternative names were rejected: they are unique
+//! is known to be ours, and the next look only adds the alias. By the group, too, the source filter knows at the cost of
+//! one comparison what comes from containers (see `filter`). (Alternative names were rejected: they are unique
 //! per namespace, resolve in look-ups, and cannot hold a slash.)
 
 use std::fmt;

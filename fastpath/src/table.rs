@@ -178,6 +178,10 @@ pub enum Meta {
     InterfaceIn,
     /// The name of the interface it will leave by.
     InterfaceOut,
+    /// The link group of the interface it came in by.
+    GroupIn,
+    /// The link group of the interface it will leave by.
+    GroupOut,
     /// IPv4 or IPv6.
     Family,
     /// The protocol in it, such as UDP.

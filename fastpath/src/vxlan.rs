@@ -259,6 +259,7 @@ impl Vxlan {
             mtu,
             bridge: Some(bridge.to_string()),
             flags: BTreeMap::from([
+                (Flag::Grouped, true),
                 (Flag::AddressGeneration, false),
                 (Flag::Learning, true),
                 (Flag::Flood, true),

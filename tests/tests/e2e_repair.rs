@@ -20,7 +20,7 @@ const FOUND: Duration = Duration::from_secs(30);
 /// Whether the bridge listens to router advertisements: a setting that changes in silence.
 const SILENT: &str = "/proc/sys/net/ipv6/conf/weft/accept_ra";
 
-/// All that the router keeps in order in a host: bridge ports with their flags, the host's own address on the bridge,
+/// All that the router keeps in order in a host: bridge ports with their flags, what is in its link group, the host's own address on the bridge,
 /// forwarding entries, the filter.
 fn order(host: &Netns) -> Result<String> {
     let run = |program: &str, words: &[&str]| -> Result<String> {
@@ -32,6 +32,9 @@ fn order(host: &Netns) -> Result<String> {
         .filter_map(|line| line.split_once(": ").map(|(_, rest)| rest.replace("@if", "@ ")))
         .collect();
     ports.sort();
+    let groups = host.ip("-o link show group 0x77656674")?;
+    let mut grouped: Vec<&str> = groups.lines().filter_map(|line| line.split([':', '@']).nth(1)).collect();
+    grouped.sort_unstable();
     let shown = host.ip("-4 -o addr show dev weft")?;
     let addresses: Vec<&str> = shown.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
     let settings = host.run(|| Ok(std::fs::read_to_string(SILENT)?))?;
@@ -39,7 +42,15 @@ fn order(host: &Netns) -> Result<String> {
     let table = run("nft", &["list", "table", "inet", "weft-weft"])?;
     let table: Vec<&str> =
         table.lines().map(|line| line.split("counter").next().unwrap_or_default()).collect();
-    Ok([ports.join("\n"), addresses.join("\n"), settings, written.join("\n"), table.join("\n")].join("\n\n"))
+    Ok([
+        ports.join("\n"),
+        grouped.join("\n"),
+        addresses.join("\n"),
+        settings,
+        written.join("\n"),
+        table.join("\n"),
+    ]
+    .join("\n\n"))
 }
 
 /// Waits until everything is in the order it was in.
@@ -127,6 +138,14 @@ fn the_isolation_of_the_tunnel_ports_comes_back() -> Result<()> {
     repaired(|host| {
         kernel::bridge(host, "link set dev weft-vx isolated off")?;
         kernel::bridge(host, "link set dev weft-sl isolated off")
+    })
+}
+
+#[test]
+fn links_taken_from_their_group_are_put_back() -> Result<()> {
+    repaired(|host| {
+        host.ip("link set dev weft group default")?;
+        host.ip("link set dev weft-io group 7").map(drop)
     })
 }
 

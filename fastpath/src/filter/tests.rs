@@ -17,7 +17,7 @@ fn wish() -> Filter {
         mesh_tcp: BTreeSet::from([6783]),
         mesh_udp: BTreeSet::from([6783, 6784, 6785]),
         sources: BTreeSet::from([ip("192.0.2.2"), ip("2001:db8::2")]),
-        ..Filter::new(&BridgeName::default(), 6784)
+        ..Filter::new(6784)
     }
 }
 
@@ -51,11 +51,11 @@ fn from_nothing_the_whole_filter_is_written_and_to_nothing_it_is_deleted() {
 fn a_peer_that_comes_or_goes_is_an_element_and_nothing_else() {
     let mut changed = wish();
     changed.sources = BTreeSet::from([ip("192.0.2.3"), ip("2001:db8::2")]);
-    changed.ours.insert("wv0123".to_owned());
+    changed.mesh_tcp.insert(16783);
     assert_eq!(
         lines(&plan_filter(Some(&changed), &standing(&wish()))),
         [
-            "source filter: add to ours: wv0123",
+            "source filter: add to mesh_tcp: 16783",
             "source filter: remove from sources4: 192.0.2.2",
             "source filter: add to sources4: 192.0.2.3",
         ]
@@ -117,7 +117,10 @@ fn what_is_fixed_is_replaced_as_a_whole_and_the_reason_is_said() {
         why(&|table| drop(table.chains.insert("mine".into(), strange.clone()))),
         replace("chain mine is not ours")
     );
-    assert_eq!(why(&|table| table.sets.get_mut("ours").unwrap().flags = 4), replace("set ours differs"));
+    assert_eq!(
+        why(&|table| table.sets.get_mut("sources4").unwrap().flags = 4),
+        replace("set sources4 differs")
+    );
 }
 
 #[test]
@@ -152,11 +155,9 @@ fn a_mapped_source_is_an_ipv4_source_and_the_vxlan_port_is_always_a_mesh_port() 
     let mut filter = wish();
     filter.sources = BTreeSet::from([ip("::ffff:192.0.2.2"), ip("2001:db8::2")]);
     filter.mesh_udp.clear();
-    filter.ours.extend(["a-name-too-long-for-any".to_owned(), String::new()]);
     let sets = filter.table().sets;
     assert_eq!(sets["sources4"].elements, BTreeSet::from([Element::Address(ip("192.0.2.2"))]));
     assert_eq!(sets["mesh_udp"].elements, BTreeSet::from([Element::Port(6784)]));
-    assert_eq!(sets["ours"].elements.len(), 3, "a name that no interface can have stands for none");
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -171,12 +172,11 @@ prop_compose! {
         mesh_tcp in btree_set(6780..6790_u16, 0..4),
         mesh_udp in btree_set(6780..6790_u16, 0..4),
         vxlan_port in option::of(6784..6786_u16),
-        ours in btree_set("[a-d]{0,2}", 0..4),
         sources in btree_set(address(), 0..20),
         probes in btree_set(address(), 0..20),
         destination in option::of(address()),
     ) -> Filter {
-        Filter { mesh_tcp, mesh_udp, vxlan_port, ours, sources, probes, destination }
+        Filter { mesh_tcp, mesh_udp, vxlan_port, sources, probes, destination }
     }
 }
 

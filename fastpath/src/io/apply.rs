@@ -136,7 +136,8 @@ pub(super) async fn at_once(
     let (mut own, mut port, mut rest) = (named(link), port, Vec::new());
     for change in changes {
         match (change, bridge) {
-            (Change::Mark { mark, .. }, _) => own = own.alias(mark.to_string()).link_group(GROUP),
+            (Change::Mark { mark, .. }, _) => own = own.alias(mark.to_string()),
+            (Change::Set { flag: Flag::Grouped, on: true, .. }, _) => own = own.link_group(GROUP),
             (Change::SetMac { to, .. }, _) => own = own.address(to.octets().to_vec()),
             (Change::SetMtu { to, .. }, _) => own = own.mtu(*to),
             (Change::Join { .. }, Some(index)) => own = own.controller(index),
@@ -162,7 +163,7 @@ pub(super) async fn at_once(
 fn property(change: &Change) -> LinkMessage {
     let name = change.link();
     match change {
-        Change::Mark { mark, .. } => named(name).alias(mark.to_string()).link_group(GROUP).build(),
+        Change::Mark { mark, .. } => named(name).alias(mark.to_string()).build(),
         Change::SetMac { to, .. } => named(name).address(to.octets().to_vec()).build(),
         Change::SetMtu { to, .. } => named(name).mtu(*to).build(),
         Change::Leave { .. } => named(name).nocontroller().build(),
@@ -186,6 +187,7 @@ fn turn(name: &str, flag: Flag, on: bool) -> LinkMessage {
     let port =
         || LinkMessageBuilder::<LinkBridgePort>::default().name(name).set_port_kind(InfoPortKind::Bridge);
     match flag {
+        Flag::Grouped => named(name).link_group(if on { GROUP } else { 0 }).build(),
         Flag::SpanningTree if on => bridge().stp_state(BridgeStpState::KernelStp).build(),
         Flag::SpanningTree => bridge().stp_state(BridgeStpState::Disabled).build(),
         Flag::MulticastSnooping => bridge().mcast_snooping(on).build(),

@@ -304,7 +304,7 @@ mod tests {
     fn without_a_socket_no_filter_is_already_so_and_a_filter_is_an_error() {
         let missing = || failed(&place(), "", "open netlink for", Errno::EPROTONOSUPPORT.into());
         let mut nft = Nft { place: place(), socket: Err(missing()), seen: None };
-        let filter = Filter::new(&BridgeName::default(), 6784);
+        let filter = Filter::new(6784);
         assert_eq!(nft.converge(false, |found| filter::plan_table(None, found)), Ok(vec![]));
         assert_eq!(nft.converge(true, |found| filter::plan_table(Some(&filter), found)), Err(missing()));
     }

@@ -228,6 +228,9 @@ fn link_of(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
     link.flags.extend([(Flag::AddressGeneration, false), (Flag::RouterAdvertisements, false)]);
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Group(group) => {
+                link.flags.insert(Flag::Grouped, *group == GROUP);
+            }
             LinkAttribute::Controller(index) => link.bridge = names.get(index).cloned(),
             LinkAttribute::AfSpecUnspec(families) => read_families(&mut link, message, families),
             _ => {}

@@ -19,7 +19,7 @@ pub(crate) fn filter() -> Filter {
         mesh_tcp: BTreeSet::from([6783]),
         mesh_udp: BTreeSet::from([6783, 6784, 6785]),
         sources: BTreeSet::from([ip("192.0.2.2"), ip("2001:db8::2")]),
-        ..Filter::new(&BridgeName::default(), 6784)
+        ..Filter::new(6784)
     }
 }
 
@@ -67,13 +67,6 @@ const TABLE: &str = r#"table inet weft-weft {
 			     6785 }
 	}
 
-	set ours {
-		type ifname
-		elements = { "weft",
-			     "weft-io",
-			     "weft-sl" }
-	}
-
 	set probes4 {
 		type ipv4_addr
 	}
@@ -94,19 +87,19 @@ const TABLE: &str = r#"table inet weft-weft {
 
 	chain forward {
 		type filter hook forward priority raw; policy accept;
-		iifname @ours oifname != @ours tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
-		iifname @ours oifname != @ours udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
+		iifgroup 2003134068 oifgroup != 2003134068 tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
+		iifgroup 2003134068 oifgroup != 2003134068 udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
 	}
 
 	chain input {
 		type filter hook input priority raw; policy accept;
-		iifname @ours tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh"
-		iifname @ours udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh"
 		udp dport 6784 goto vxlan comment "VXLAN"
+		iifgroup 2003134068 tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh"
+		iifgroup 2003134068 udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh"
 	}
 
 	chain vxlan {
-		iifname @ours counter packets 0 bytes 0 drop comment "not from a container"
+		iifgroup 2003134068 counter packets 0 bytes 0 drop comment "no container reaches the mesh"
 		ip daddr 192.0.2.1 ip saddr @sources4 accept comment "from a peer"
 		ip daddr 192.0.2.1 ip saddr @probes4 @th,224,16 0x88b5 accept comment "a probe from a peer"
 		counter packets 0 bytes 0 drop comment "not from a stranger"
@@ -163,10 +156,9 @@ fn elements_come_and_go_and_the_rules_stay() {
         fastpath.converge_filter(Some(&filter)).unwrap();
         let before = rules();
         filter.sources = BTreeSet::from([ip("192.0.2.3"), ip("192.0.2.4"), ip("2001:db8::3")]);
-        filter.ours.insert("wv0123".to_owned());
         filter.mesh_tcp.insert(16783);
         let changes = fastpath.converge_filter(Some(&filter)).unwrap();
-        assert_eq!(changes.len(), 6, "{changes:?}");
+        assert_eq!(changes.len(), 5, "{changes:?}");
         assert_eq!(rules(), before);
         assert_eq!(fastpath.observe_filter().unwrap().table, Some(filter.table()), "as it was foreseen");
 
@@ -199,7 +191,7 @@ fn what_others_do_to_it_is_repaired_and_what_is_theirs_is_left_alone() {
                 "delete element inet weft-weft sources6 { 2001:db8::2 }",
                 "source filter: add to sources6: 2001:db8::2",
             ),
-            ("flush set inet weft-weft ours", "source filter: add to ours: weft, weft-io, weft-sl"),
+            ("flush set inet weft-weft mesh_tcp", "source filter: add to mesh_tcp: 6783"),
             ("insert rule inet weft-weft vxlan accept", "replace the source filter: chain vxlan differs"),
             (
                 "add chain inet weft-weft input { policy drop ; }",
@@ -234,7 +226,7 @@ fn two_bridges_of_one_host_have_two_filters() {
         let other: BridgeName = "other".parse().unwrap();
         converge(Some(&filter()));
         let mut second = Fastpath::new(other.clone()).unwrap();
-        second.converge_filter(Some(&Filter::new(&other, 6794))).unwrap();
+        second.converge_filter(Some(&Filter::new(6794))).unwrap();
         assert_eq!(converge(Some(&filter())), []);
         assert!(second.teardown_filter().unwrap());
         assert_eq!(nft("list tables").trim(), "table inet weft-weft");

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use weft_fastpath::{Desired, Filter, MacAddr, Policy, Remote, RemoteId, Underlay, Vxlan};
+use weft_fastpath::{Desired, Filter, MacAddr, Policy, Remote, RemoteId, Vxlan};
 use weft_gossip::PeerName;
 
 use crate::config::Ports;
@@ -73,12 +73,9 @@ impl Picture {
     #[must_use]
     pub fn filter(&self) -> Filter {
         let Tunnel { ports, listen, vni, .. } = self.tunnel;
-        let Desired { bridge, ports: containers, .. } = &self.local.desired;
-        let mut filter = Filter::new(bridge, ports.vxlan);
+        let mut filter = Filter::new(ports.vxlan);
         filter.mesh_tcp.insert(ports.mesh);
         filter.mesh_udp.extend([ports.mesh, ports.vxlan, ports.quic]);
-        filter.ours.extend(Underlay::ALL.map(|underlay| bridge.vxlan(underlay)));
-        filter.ours.extend(containers.keys().map(|port| bridge.host_end(port)));
         filter.sources = self.accepted(Accept::Frames);
         filter.probes = self.accepted(Accept::Probes);
         filter.destination = listen;
@@ -126,7 +123,6 @@ mod tests {
         assert_eq!(filter.sources, BTreeSet::from(["192.0.2.1".parse().unwrap()]));
         assert_eq!(filter.probes, BTreeSet::from(["192.0.2.2".parse().unwrap()]));
         assert_eq!(filter.mesh_udp, BTreeSet::from([6783, 6784, 6785]));
-        assert!(filter.ours.contains("weft-vx"), "{:?}", filter.ours);
     }
 
     #[test]

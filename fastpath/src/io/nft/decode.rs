@@ -117,7 +117,8 @@ fn expression(part: &[u8]) -> Expression {
 
 fn meta(data: &[u8]) -> Option<Expression> {
     let found = (number(data, NFTA_META_DREG)?, number(data, NFTA_META_KEY)?);
-    let known = [Meta::InterfaceIn, Meta::InterfaceOut, Meta::Family, Meta::Protocol];
+    let known =
+        [Meta::InterfaceIn, Meta::InterfaceOut, Meta::GroupIn, Meta::GroupOut, Meta::Family, Meta::Protocol];
     known.into_iter().find(|meta| found == (NFT_REG_1, meta_key(*meta))).map(Expression::Meta)
 }
 

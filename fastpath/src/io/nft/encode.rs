@@ -287,6 +287,8 @@ pub(super) fn meta_key(meta: Meta) -> u32 {
     match meta {
         Meta::InterfaceIn => NFT_META_IIFNAME,
         Meta::InterfaceOut => NFT_META_OIFNAME,
+        Meta::GroupIn => NFT_META_IIFGROUP,
+        Meta::GroupOut => NFT_META_OIFGROUP,
         Meta::Family => NFT_META_NFPROTO,
         Meta::Protocol => NFT_META_L4PROTO,
     }
