@@ -164,6 +164,11 @@ impl Dataplane {
                     link.live.prove(now);
                 }
             }
+            Command::Doubt { peer } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.path.recheck(now);
+                }
+            }
             Command::Behind { peer } => {
                 let macs = self.switch.macs().behind(peer, now).collect();
                 self.events.push_back(Event::Behind { peer, macs });

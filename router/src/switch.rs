@@ -76,7 +76,7 @@ impl Switch {
 
     /// Decides about a frame that this host's bridge handed over.
     pub fn captured(&mut self, frame: &Frame, now: Instant) -> Verdict {
-        if let Some(reason) = implausible(frame) {
+        if let Some(reason) = implausible(frame, self.table.me) {
             return Verdict::Drop(reason);
         }
         self.macs.forget(frame.source);
@@ -102,7 +102,7 @@ impl Switch {
 
     /// Decides about a frame of another host that is for this one, and learns from it.
     pub fn arrived(&mut self, source: PeerName, frame: &Frame, now: Instant) -> Verdict {
-        if let Some(reason) = implausible(frame) {
+        if let Some(reason) = implausible(frame, source) {
             return Verdict::Drop(reason);
         }
         if self.table.barred.contains(&source) {
@@ -119,15 +119,17 @@ impl Switch {
     }
 }
 
-fn implausible(frame: &Frame) -> Option<DropReason> {
+fn implausible(frame: &Frame, host: PeerName) -> Option<DropReason> {
     if frame.source.is_multicast() || frame.source == MacAddr::new([0; 6]) {
         return Some(DropReason::BadSource);
     }
     if is_link_local(frame.destination) {
         return Some(DropReason::LinkLocal);
     }
-    // A bridge that does not know the way of a probe yet floods it; by sleeve it would prove a path it never took.
-    (frame.ethertype == PROBE_ETHERTYPE).then_some(DropReason::VxlanProbe)
+    // A bridge that does not know the way of its host's probe yet floods it; by sleeve it would prove a path it never
+    // took.
+    let probe = frame.ethertype == PROBE_ETHERTYPE && frame.source == MacAddr::vxlan_of(host.as_u64());
+    probe.then_some(DropReason::VxlanProbe)
 }
 
 #[cfg(test)]
@@ -183,10 +185,14 @@ mod tests {
     #[test]
     fn probes_of_the_vxlan_path_do_not_travel_by_sleeve() {
         let (mut switch, now) = (switch(Carrier::Sleeve, &[]), Instant::now());
+        let [ours, theirs] = [ME, PEER].map(|host| MacAddr::vxlan_of(host.as_u64()));
         let probe = |source, destination| Frame { ethertype: PROBE_ETHERTYPE, ..frame(source, destination) };
-        assert_eq!(switch.captured(&probe(OURS, THEIRS), now), Verdict::Drop(DropReason::VxlanProbe));
-        assert_eq!(switch.arrived(PEER, &probe(THEIRS, OURS), now), Verdict::Drop(DropReason::VxlanProbe));
-        assert_eq!(switch.macs().find(THEIRS, now), None);
+        assert_eq!(switch.captured(&probe(ours, theirs), now), Verdict::Drop(DropReason::VxlanProbe));
+        assert_eq!(switch.arrived(PEER, &probe(theirs, ours), now), Verdict::Drop(DropReason::VxlanProbe));
+        assert_eq!(switch.macs().find(theirs, now), None);
+        // A container may use that Ethernet type for whatever it likes.
+        assert_eq!(switch.captured(&probe(OURS, theirs), now), Verdict::Flood);
+        assert_eq!(switch.arrived(PEER, &probe(THEIRS, OURS), now), Verdict::Inject);
     }
 
     #[test]

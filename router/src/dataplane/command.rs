@@ -45,6 +45,11 @@ pub enum Command {
         /// The neighbour.
         peer: PeerName,
     },
+    /// The path to the neighbour may take less than it did: measure it now.
+    Doubt {
+        /// The neighbour.
+        peer: PeerName,
+    },
     /// Ask for [`super::Event::Behind`].
     Behind {
         /// The peer.

@@ -445,10 +445,15 @@ impl Neighbour {
     }
 
     fn noticed(&mut self, news: Option<probe::News>, orders: &mut Orders) {
-        if news == Some(probe::News::Suspect) && self.stand == Stand::Fastpath {
-            self.proof = false;
-            orders.push(Output::Verify(self.peer));
-            orders.push(Output::Data(Command::Prove { peer: self.peer }));
+        let peer = self.peer;
+        match news.filter(|_| self.stand == Stand::Fastpath) {
+            Some(probe::News::Suspect) => {
+                self.proof = false;
+                orders.push(Output::Verify(peer));
+                orders.push(Output::Data(Command::Prove { peer }));
+            }
+            Some(probe::News::Doubt) => orders.push(Output::Data(Command::Doubt { peer })),
+            Some(probe::News::Path) | None => {}
         }
     }
 

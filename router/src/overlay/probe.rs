@@ -79,6 +79,9 @@ enum Full {
 pub(super) enum News {
     /// A heartbeat was missed: ask the other ways too whether anybody is there.
     Suspect,
+    /// A full-size probe stays unanswered on a path that took them: have the other ways measured too, so that sleeve
+    /// knows what it takes when it is needed.
+    Doubt,
     /// What [`Prober::path`] says has changed.
     Path,
 }
@@ -204,11 +207,9 @@ impl Prober {
             self.send(Kind::Beat, sequence, hears, SMALL);
         }
         let suspect = self.changed(due.change, now);
-        if self.live.state() == State::Up && self.full_at.is_some_and(|at| now >= at) {
-            self.ask(now);
-        }
+        let doubt = self.ask_if_due(now);
         let path = (self.path() != before).then_some(News::Path);
-        suspect.or(path)
+        suspect.or(doubt).or(path)
     }
 
     /// Takes a probe that names this peer as its sender.
@@ -235,11 +236,9 @@ impl Prober {
             Kind::FullEcho => {}
         }
         let suspect = self.changed(change, now);
-        if self.live.state() == State::Up && self.full_at.is_some_and(|at| now >= at) {
-            self.ask(now);
-        }
+        let doubt = self.ask_if_due(now);
         let path = (self.path() != before).then_some(News::Path);
-        Ok(suspect.or(path))
+        Ok(suspect.or(doubt).or(path))
     }
 
     fn changed(&mut self, change: Option<Change>, now: Instant) -> Option<News> {
@@ -261,6 +260,15 @@ impl Prober {
                 None
             }
         }
+    }
+
+    fn ask_if_due(&mut self, now: Instant) -> Option<News> {
+        let due = self.live.state() == State::Up && self.full_at.is_some_and(|at| now >= at);
+        let doubt = due && self.full == (Full::Asked { tries: 1, proven: true });
+        if due {
+            self.ask(now);
+        }
+        doubt.then_some(News::Doubt)
     }
 
     /// Sends the full-size probe, or gives up asking.

@@ -27,7 +27,7 @@ pub enum DropReason {
     BadSource,
     /// Spanning tree, pause frames and the like stay on their link.
     LinkLocal,
-    /// Asks whether VXLAN gets through, which no other carrier can answer.
+    /// One that asks of its host whether VXLAN gets through, which no other carrier can answer.
     VxlanProbe,
     /// For a container of this host; the bridge delivers it.
     Local,

@@ -327,6 +327,23 @@ fn an_mtu_black_hole_is_found_and_frames_still_pass() {
 }
 
 #[test]
+fn a_path_that_is_doubted_is_measured_within_a_second_though_it_carries_nothing() {
+    let mut net = Net::mesh(2);
+    net.run(SECOND * 5);
+    net.wire = Box::new(|_, _, bytes| if bytes.len() > 1200 { Fate::Lost } else { Fate::Arrives });
+    net.command(0, Command::Doubt { peer: name(1) });
+    net.command(0, Command::Doubt { peer: name(7) });
+    net.run(SECOND);
+    let mtu = |net: &Net, at: usize| net.nodes[at].counters().links[&name(1 - at)].mtu;
+    assert!(mtu(&net, 0) <= 1228, "{}", mtu(&net, 0));
+    assert_eq!(mtu(&net, 1), 9000, "the other direction was not doubted");
+    let sent = frame(mac(0), mac(1), 1464, 99);
+    net.capture(0, &sent);
+    net.run(MILLI * 100);
+    assert_eq!(net.frames(1), [sent]);
+}
+
+#[test]
 fn a_link_that_drops_everything_above_700_bytes_from_the_start_works() {
     let mut net = Net::new(2, true, KeyLimits::default());
     net.wire = Box::new(|_, _, bytes| if bytes.len() > 700 { Fate::Lost } else { Fate::Arrives });

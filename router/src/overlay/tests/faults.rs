@@ -71,8 +71,12 @@ fn a_path_that_shrinks_while_it_carries_data_is_left_within_five_seconds_and_the
         }
         world.run(5 * SECOND);
     }
+    assert_eq!(world.hosts[1].doubted, 0);
     world.way(1, 0).mtu = 1400;
+    world.until(3 * SECOND / 2, |world| world.hosts[1].doubted == 1);
+    assert!(world.both(0, 1, Carrier::Fastpath), "sleeve measures before it is needed");
     world.until(5 * SECOND, |world| world.both(0, 1, Carrier::Sleeve));
+    assert_eq!((world.hosts[0].doubted, world.hosts[1].doubted), (0, 1));
     for _ in 0..30 {
         assert!(matches!(world.reason(0, 1), Reason::PathTooSmall { .. }), "{}", world.reason(0, 1));
         world.run(100 * MS);

@@ -67,6 +67,8 @@ pub(super) struct Host {
     carriers: BTreeMap<PeerName, Carrier>,
     pub(super) running: bool,
     pub(super) verified: u32,
+    /// How often sleeve was asked to measure its path.
+    pub(super) doubted: u32,
     pub(super) kernel_dead: bool,
     pub(super) ready: bool,
     links: BTreeMap<PeerName, u64>,
@@ -436,6 +438,7 @@ impl World {
                     self.schedule(2 * PATH_LAG, Due::Link(at, index(peer), session, true));
                 }
             }
+            Output::Data(Command::Doubt { .. }) => self.hosts[at].doubted += 1,
             Output::Data(_) | Output::Remember | Output::Left(_) => {}
             Output::Verify(_) => self.hosts[at].verified += 1,
             Output::Changed => self.hosts[at].table(),
@@ -544,6 +547,7 @@ impl Host {
             carriers: BTreeMap::new(),
             running: true,
             verified: 0,
+            doubted: 0,
             kernel_dead: false,
             ready: true,
             links: BTreeMap::new(),
