@@ -225,7 +225,7 @@ fn two_bridges_of_one_host_have_two_filters() {
     alone(|| {
         let other: BridgeName = "other".parse().unwrap();
         converge(Some(&filter()));
-        let mut second = Fastpath::new(other.clone()).unwrap();
+        let mut second = Fastpath::new(other).unwrap();
         second.converge_filter(Some(&Filter::new(6794))).unwrap();
         assert_eq!(converge(Some(&filter())), []);
         assert!(second.teardown_filter().unwrap());
