@@ -6,7 +6,7 @@ mod mesh;
 
 pub use answer::{address_in, connection, first_address, peer, reachable};
 pub use carrier::{CARRIER_LIMIT, wait_all_on};
-pub use mesh::{mesh, settle};
+pub use mesh::{attach_each, mesh, settle};
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -9,24 +9,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::host::{CARRIER_LIMIT, connection, mesh, wait_all_on};
+use weft_tests::host::{CARRIER_LIMIT, attach_each, connection, mesh, wait_all_on};
 use weft_tests::kernel::drop_arriving;
 use weft_tests::traffic::{Echo, Torrent, pattern, ping, tcp_round_trip, udp_round_trip, wait_reaches};
-use weft_tests::{Container, Fabric, Host, deadline, scenario};
+use weft_tests::{Container, Host, deadline, scenario};
 
 const SECRET: &str = "a secret of some length";
 const UNDERLAY: &str = "10.99.0.0/24";
-
-/// One attached container per host.
-fn containers(fabric: &Fabric, hosts: &[Host]) -> Result<Vec<Container>> {
-    let mut all = Vec::new();
-    for (number, host) in (1..).zip(hosts) {
-        let mut container = fabric.container(&format!("c{number}"))?;
-        host.attach(&mut container)?;
-        all.push(container);
-    }
-    Ok(all)
-}
 
 fn soon(from: &Container, to: &Container) -> Result<()> {
     wait_reaches(from.netns(), to.address(), Duration::from_secs(5)).map(drop)
@@ -72,7 +61,7 @@ fn two_hosts_without_a_secret_are_served_by_the_kernel() -> Result<()> {
         let mut hosts = fabric.hosts(2)?;
         mesh(&mut hosts, &[])?;
         all_on_fastpath(&hosts, "no secret")?;
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -83,7 +72,7 @@ fn three_hosts_with_a_secret_that_all_trust_the_underlay_are_served_by_the_kerne
         hosts.iter_mut().for_each(|host| host.set_secret(SECRET));
         mesh(&mut hosts, &["--trusted-subnets", UNDERLAY])?;
         all_on_fastpath(&hosts, "trusted at both ends")?;
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -94,7 +83,7 @@ fn the_routers_do_not_work_more_when_gigabytes_pass_by_fastpath() -> Result<()> 
         let mut hosts = fabric.hosts(2)?;
         mesh(&mut hosts, &[])?;
         wait_all_on(&hosts, "fastpath")?;
-        let containers = containers(fabric, &hosts)?;
+        let containers = attach_each(fabric, &hosts)?;
         soon(&containers[0], &containers[1])?;
         let used = || -> Result<Vec<Duration>> {
             hosts.iter().map(|host| host.running()?.processor_time()).collect()
@@ -135,7 +124,7 @@ fn one_side_without_fastpath_leaves_both_on_sleeve_and_both_say_which_side() -> 
             "switched off at the peer (--no-fastpath)",
             CARRIER_LIMIT,
         )?;
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -155,7 +144,7 @@ fn trust_on_one_side_only_leaves_both_on_sleeve_encrypted() -> Result<()> {
             let connection = connection(&status, peer).context("no connection")?;
             ensure!(connection["encrypted"] == true, "{connection:#}");
         }
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -170,7 +159,7 @@ fn a_blocked_vxlan_port_leaves_both_on_sleeve_and_the_reason_names_the_port() ->
         for (host, peer) in [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])] {
             host.wait_reason(peer, "sleeve", "UDP 6784 blocked", CARRIER_LIMIT)?;
         }
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -182,7 +171,7 @@ fn a_vxlan_port_blocked_at_one_host_only_is_named_where_it_is() -> Result<()> {
         mesh(&mut hosts, &[])?;
         hosts[0].wait_reason(&hosts[1], "sleeve", "UDP 6784 blocked there", CARRIER_LIMIT)?;
         hosts[1].wait_reason(&hosts[0], "sleeve", "UDP 6784 blocked here", CARRIER_LIMIT)?;
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -197,7 +186,7 @@ fn an_underlay_that_takes_no_packets_of_full_size_leaves_both_on_sleeve_and_says
             let reason = connection["reason"].as_str().unwrap_or_default();
             ensure!(reason.contains("path"), "{connection:#}");
         }
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -207,7 +196,7 @@ fn without_any_way_there_is_no_carrier_until_there_is_one_again() -> Result<()> 
         let mut hosts = fabric.hosts(2)?;
         mesh(&mut hosts, &[])?;
         wait_all_on(&hosts, "fastpath")?;
-        let containers = containers(fabric, &hosts)?;
+        let containers = attach_each(fabric, &hosts)?;
         soon(&containers[0], &containers[1])?;
         fabric.block_udp(&[6783, 6784])?;
         for (host, peer) in [(&hosts[0], "host2"), (&hosts[1], "host1")] {
@@ -237,7 +226,7 @@ fn hosts_with_an_address_and_ports_of_their_choice_are_served_by_the_kernel_ther
         }
         weft_tests::host::settle(&mut hosts)?;
         all_on_fastpath(&hosts, "no secret")?;
-        let containers = containers(fabric, &hosts)?;
+        let containers = attach_each(fabric, &hosts)?;
         all_speak(&containers)?;
         fabric.block_udp_way(&hosts[0], &hosts[1], 7001)?;
         hosts[0].wait_reason(&hosts[1], "sleeve", "UDP 7001 blocked there", CARRIER_LIMIT)?;
@@ -271,7 +260,7 @@ fn hosts_that_meet_over_ipv6_are_served_by_the_kernel_too() -> Result<()> {
         all_on_fastpath(&hosts, "no secret")?;
         let links = weft_tests::kernel::links(hosts[0].netns())?;
         ensure!(links.contains_key("weft-v6"), "{links:?}");
-        all_speak(&containers(fabric, &hosts)?)
+        all_speak(&attach_each(fabric, &hosts)?)
     })
 }
 
@@ -286,7 +275,7 @@ fn hosts_with_different_vxlan_ports_reach_each_other_all_the_same() -> Result<()
         weft_tests::host::settle(&mut hosts)?;
         // Long enough for whatever is preferred to be chosen: the containers come when it is.
         deadline::pause(Duration::from_secs(2));
-        all_speak(&containers(fabric, &hosts)?)?;
+        all_speak(&attach_each(fabric, &hosts)?)?;
         for (host, peer) in [(&hosts[0], "host2"), (&hosts[1], "host1")] {
             let status = host.status()?;
             let connection = connection(&status, peer).context("no connection")?;

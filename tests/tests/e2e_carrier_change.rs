@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::host::{connection, mesh, wait_all_on};
+use weft_tests::host::{attach_each, connection, mesh, wait_all_on};
 use weft_tests::traffic::{Pulse, Stream, Torrent, Trail, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
 
@@ -41,12 +41,7 @@ fn stage(fabric: &Fabric, secret: Option<&str>) -> Result<Stage> {
         }
         None => mesh(&mut hosts, &[])?,
     }
-    let mut containers = Vec::new();
-    for host in &hosts {
-        let mut container = fabric.container(&format!("c-{}", host.name()))?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     wait_all_on(&hosts, "fastpath")?;
     for (from, to) in [(0, 1), (0, 2), (1, 2)] {
         wait_reaches(containers[from].netns(), containers[to].address(), Duration::from_secs(5))?;

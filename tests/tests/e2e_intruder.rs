@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weft_tests::frames::{self, BROADCAST};
-use weft_tests::host::{mesh, wait_all_on};
+use weft_tests::host::{attach_each, mesh, wait_all_on};
 use weft_tests::kernel::{forwarding, nft, vni};
 use weft_tests::sniff::Sniffer;
 use weft_tests::traffic::{Echo, udp_round_trip, wait_reaches};
@@ -25,12 +25,7 @@ const SOON: Duration = Duration::from_millis(500);
 fn stage(fabric: &Fabric) -> Result<(Vec<Host>, Vec<Container>)> {
     let mut hosts = fabric.hosts(2)?;
     mesh(&mut hosts, &[])?;
-    let mut containers = Vec::new();
-    for (host, name) in hosts.iter().zip(["c1", "c2"]) {
-        let mut container = fabric.container(name)?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     wait_all_on(&hosts, "fastpath")?;
     wait_reaches(containers[0].netns(), containers[1].address(), Duration::from_secs(5))?;
     Ok((hosts, containers))

@@ -10,25 +10,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::host::{connection, mesh, settle};
+use weft_tests::host::{attach_each, connection, mesh, settle};
 use weft_tests::sniff::Sniffer;
 use weft_tests::traffic::{
     self, Copies, Echo, carry, pattern, ping, tcp_round_trip, udp_round_trip, wait_reaches,
 };
-use weft_tests::{Container, Fabric, Host, deadline, scenario, scenario_alone};
+use weft_tests::{Container, Fabric, deadline, scenario, scenario_alone};
 
 const MARKER: &[u8] = b"WEFT-PAYLOAD-MARKER-5f2c81";
-
-/// One attached container per host.
-fn containers(fabric: &Fabric, hosts: &[Host]) -> Result<Vec<Container>> {
-    let mut all = Vec::new();
-    for (number, host) in (1..).zip(hosts) {
-        let mut container = fabric.container(&format!("c{number}"))?;
-        host.attach(&mut container)?;
-        all.push(container);
-    }
-    Ok(all)
-}
 
 fn pairs(containers: &[Container]) -> impl Iterator<Item = (&Container, &Container)> {
     let all = move |from: &'_ Container| from.address();
@@ -82,7 +71,7 @@ fn reaches_everywhere(captures: [&str; 3]) -> Result<()> {
             host.set_capture(capture);
         }
         mesh(&mut hosts, &[])?;
-        let containers = containers(fabric, &hosts)?;
+        let containers = attach_each(fabric, &hosts)?;
         let _echoes = containers.iter().map(|one| Echo::start(one.netns())).collect::<Result<Vec<_>>>()?;
         for (from, to) in pairs(&containers) {
             let way = || format!("{} → {}", from.name(), to.name());
@@ -139,7 +128,7 @@ fn arrives_once(capture: &str) -> Result<()> {
         let mut hosts = fabric.hosts(3)?;
         hosts.iter_mut().for_each(|host| host.set_capture(capture));
         mesh(&mut hosts, &["--no-fastpath"])?;
-        let mut containers = containers(fabric, &hosts)?;
+        let mut containers = attach_each(fabric, &hosts)?;
         // A second one on the first host: the same Ethernet without a tunnel.
         let mut near = fabric.container("near")?;
         hosts[0].attach(&mut near)?;
@@ -181,7 +170,7 @@ fn marker_on_the_wire(fabric: &Fabric, secret: Option<&str>) -> Result<u64> {
     }
     let sniffer = Sniffer::start(fabric.netns(), MARKER)?;
     mesh(&mut hosts, &["--no-fastpath"])?;
-    let containers = containers(fabric, &hosts)?;
+    let containers = attach_each(fabric, &hosts)?;
     let (one, two) = (&containers[0], &containers[1]);
     let _echo = Echo::start(two.netns())?;
     wait_reaches(one.netns(), two.address(), Duration::from_secs(5))?;

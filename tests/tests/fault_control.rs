@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use weft_tests::attack::{Crowd, Noise, Relay, speak};
 use weft_tests::counters::Counters;
-use weft_tests::host::{connection, mesh, reachable, wait_all_on};
+use weft_tests::host::{attach_each, connection, mesh, reachable, wait_all_on};
 use weft_tests::traffic::{Pulse, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
 
@@ -29,12 +29,7 @@ fn stage(fabric: &Fabric) -> Result<(Vec<Host>, Vec<Container>)> {
     let mut hosts = fabric.hosts(2)?;
     hosts.iter_mut().for_each(|host| host.set_secret(SECRET));
     mesh(&mut hosts, &[])?;
-    let mut containers = Vec::new();
-    for (host, name) in hosts.iter().zip(["c1", "c2"]) {
-        let mut container = fabric.container(name)?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     wait_all_on(&hosts, "sleeve")?;
     wait_reaches(containers[0].netns(), containers[1].address(), Duration::from_secs(5))?;
     Ok((hosts, containers))

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weft_tests::attack::{Datagram, Wiretap, flood, forge};
 use weft_tests::counters::Counters;
-use weft_tests::host::{mesh, wait_all_on};
+use weft_tests::host::{attach_each, mesh, wait_all_on};
 use weft_tests::sniff::Sniffer;
 use weft_tests::traffic::{Pulse, Torrent, Trail, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
@@ -43,12 +43,7 @@ fn stage(fabric: &Fabric, secret: Option<&str>, carrier: &str) -> Result<Stage> 
         hosts.iter_mut().for_each(|host| host.set_secret(secret));
     }
     mesh(&mut hosts, &[])?;
-    let mut containers = Vec::new();
-    for (host, name) in hosts.iter().zip(["c1", "c2"]) {
-        let mut container = fabric.container(name)?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     wait_all_on(&hosts, carrier)?;
     wait_reaches(containers[0].netns(), containers[1].address(), Duration::from_secs(5))?;
     Ok(Stage { stranger, hosts, containers })

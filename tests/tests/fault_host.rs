@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::host::{mesh, reachable, settle, wait_all_on};
+use weft_tests::host::{attach_each, mesh, reachable, settle, wait_all_on};
 use weft_tests::starve::Starved;
 use weft_tests::traffic::{Pulse, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
@@ -25,12 +25,7 @@ fn lasting(seconds: u64) -> Result<Duration> {
 fn stage(fabric: &Fabric, count: usize, arguments: &[&str]) -> Result<(Vec<Host>, Vec<Container>)> {
     let mut hosts = fabric.hosts(count)?;
     mesh(&mut hosts, arguments)?;
-    let mut containers = Vec::new();
-    for host in &hosts {
-        let mut container = fabric.container(&format!("c-{}", host.name()))?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     wait_all_on(&hosts, if arguments.contains(&"--no-fastpath") { "sleeve" } else { "fastpath" })?;
     for other in &containers[1..] {
         wait_reaches(containers[0].netns(), other.address(), Duration::from_secs(5))?;

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::host::{connection, settle};
+use weft_tests::host::{attach_each, connection, settle};
 use weft_tests::traffic::{Torrent, wait_reaches};
 use weft_tests::{Container, Fabric, Host, deadline, scenario};
 
@@ -42,12 +42,7 @@ fn stage(fabric: &Fabric, mut hosts: Vec<Host>) -> Result<Stage> {
         host.launch(&words)?;
     }
     settle(&mut hosts)?;
-    let mut containers = Vec::new();
-    for (number, host) in hosts.iter().enumerate() {
-        let mut container = fabric.container(&format!("c{}", number + 1))?;
-        host.attach(&mut container)?;
-        containers.push(container);
-    }
+    let containers = attach_each(fabric, &hosts)?;
     let soon = Duration::from_secs(15);
     hosts[0].wait_carrier(&hosts[1], "fastpath", soon)?;
     hosts[1].wait_carrier(&hosts[0], "fastpath", soon)?;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Host, READY_LIMIT};
+use crate::{Container, Fabric};
 
 /// Starts a mesh: every host with all the others as peers, then waits until each is ready and reaches all the others.
 ///
@@ -34,4 +35,17 @@ pub fn settle(hosts: &mut [Host]) -> Result<()> {
         host.wait_reaches(&others, READY_LIMIT)?;
     }
     Ok(())
+}
+
+/// Gives every host a container: `c1`, `c2` and so on.
+///
+/// # Errors
+/// When a namespace cannot be made, or a router refuses.
+pub fn attach_each(fabric: &Fabric, hosts: &[Host]) -> Result<Vec<Container>> {
+    let attached = (1..).zip(hosts).map(|(number, host)| {
+        let mut container = fabric.container(&format!("c{number}"))?;
+        host.attach(&mut container)?;
+        Ok(container)
+    });
+    attached.collect()
 }
