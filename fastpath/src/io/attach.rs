@@ -40,6 +40,10 @@ use crate::plan;
 /// The longest pause between two looks at a port that does not forward yet; about a second in all.
 const FORWARDING: Duration = Duration::from_millis(600);
 
+/// What every end of a pair gets in the end. Unless it is asked for, the kernel makes a queue per processor first and takes
+/// all but one away again, which costs more than all the rest (`veth_init_queues`: a grace period for each end).
+const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// Makes the link, or completes the one that stands.
 pub(super) async fn attach(
     kernel: &Kernel,
@@ -132,12 +136,14 @@ async fn make(
         }
         apply(kernel, &Change::Delete { link: host_end.to_owned() }).await?;
     }
-    let far = LinkUnspec::new_with_name(&link.ifname)
+    let mut far = LinkUnspec::new_with_name(&link.ifname)
         .address(link.mac.octets().to_vec())
         .mtu(link.mtu)
         .setns_by_fd(namespace.as_raw_fd())
         .build();
+    far.attributes.extend(ONE_QUEUE);
     let mut near = apply::pair(host_end, far);
+    near.attributes.extend(ONE_QUEUE);
     near.attributes.push(LinkAttribute::Mtu(link.mtu));
     if let Some(IpAddr::V4(address)) = link.addresses.first().map(IpNet::addr) {
         near.attributes.push(LinkAttribute::Address(MacAddr::facing(address).octets().to_vec()));
