@@ -18,6 +18,7 @@ use super::fdb;
 use super::kernel::{Kernel, ask};
 use super::observe::ADDRESS_MARK;
 use super::offload;
+use super::removal;
 use super::sys;
 use super::tunnel;
 use crate::change::Change;
@@ -99,9 +100,7 @@ async fn request(kernel: &Kernel, change: &Change) -> Result<(), Error> {
         Change::RemoveEntry { link, entry } => {
             fdb::remove(kernel, link, number(kernel, change)?, entry).await
         }
-        Change::Delete { link } => {
-            ask(object, operation, links.del_with_message(named(link).build()).execute()).await
-        }
+        Change::Delete { link } => removal::one(kernel, link).await,
         Change::AddAddress { link, address } => {
             add_address(kernel, link, index(kernel, change).await?, *address).await
         }

@@ -13,11 +13,12 @@ use netlink_packet_route::link::LinkMessage;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rtnetlink::Handle;
 
+use super::removal::Removal;
 use super::sys;
 use crate::error::Error;
 
 /// How long the kernel may take for one answer. It answers at once, unless the routing lock is held for long.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often, and after which pause, a list is asked for again while the socket is busy with another.
 const PATIENCE: usize = 100;
@@ -30,6 +31,8 @@ pub(super) struct Kernel {
     pub(super) handle: Handle,
     /// A socket of the same namespace for ioctls; None inside a container, where we have only netlink.
     socket: Option<Arc<OwnedFd>>,
+    /// By which links are removed; None inside a container, where we remove none.
+    pub(super) removal: Option<Arc<Removal>>,
 }
 
 impl Kernel {
@@ -40,7 +43,8 @@ impl Kernel {
         let ioctl = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|errno| failed(errno.into()))?;
         tokio::spawn(connection);
-        Ok(Self { handle, socket: Some(Arc::new(ioctl)) })
+        let removal = Removal::open().map_err(failed)?;
+        Ok(Self { handle, socket: Some(Arc::new(ioctl)), removal: Some(Arc::new(removal)) })
     }
 
     /// Connects through a netlink socket that somebody else opened.
@@ -49,7 +53,7 @@ impl Kernel {
         let socket = sys::netlink_socket(netlink).map_err(failed)?;
         let (connection, handle, _) = rtnetlink::from_socket(socket);
         tokio::spawn(connection);
-        Ok(Self { handle, socket: None })
+        Ok(Self { handle, socket: None, removal: None })
     }
 
     /// The socket for ioctls.

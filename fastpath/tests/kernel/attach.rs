@@ -5,14 +5,19 @@
 //!                                host:  weft-sl <-> weft-io
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rtnetlink::LinkVeth;
 use weft_fastpath::link::Flag;
 use weft_fastpath::{DefaultRoute, Report};
 
+use crate::mesh::stranger;
 use crate::packet::{Tap, arp};
 use crate::world::{Namespace, attach, fastpath, host, host_end, link, port, wish, wish_with};
 
@@ -181,6 +186,62 @@ fn detach_removes_both_ends_and_is_content_when_there_is_nothing() {
 }
 
 #[test]
+fn many_links_go_at_once_and_no_others_with_them() {
+    let host = host(&wish());
+    let containers = [Namespace::new(), Namespace::new(), Namespace::new()];
+    for (last, container) in (1..).zip(&containers) {
+        attach(&host, container, &link(&format!("c{last}"), last)).unwrap();
+    }
+    host.block_on(|| async {
+        let stranger = stranger();
+        stranger.link().add(LinkVeth::new("stranger", "other").build()).execute().await.unwrap();
+        let mut fastpath = fastpath();
+        let ports = BTreeSet::from(["never", "c1", "c2"].map(port));
+        assert_eq!(fastpath.detach_all(&ports).await, BTreeMap::new());
+        let standing = fastpath.adopt().await.unwrap();
+        assert_eq!(standing.iter().map(|link| link.port.clone()).collect::<Vec<_>>(), [port("c3")]);
+        assert_eq!(fastpath.detach_all(&ports).await, BTreeMap::new(), "they are gone already");
+    });
+    let gone = containers.each_ref().map(|container| !container.has("eth0"));
+    assert_eq!(gone, [true, true, false]);
+    assert!(host.has("stranger") && !host.has(&host_end("c1")));
+}
+
+#[test]
+fn whoever_is_in_the_group_of_links_about_to_go_stays() {
+    let host = host(&wish());
+    let (one, two) = (Namespace::new(), Namespace::new());
+    attach(&host, &one, &link("c1", 1)).unwrap();
+    attach(&host, &two, &link("c2", 2)).unwrap();
+    // The number that this removal will take, already taken by somebody else.
+    let group = 1 << 31 | host.index(&host_end("c1"));
+    host.block_on(|| async {
+        let taken = LinkVeth::new("stranger", "other").link_group(group).build();
+        stranger().link().add(taken).execute().await.unwrap();
+        assert_eq!(fastpath().detach_all(&BTreeSet::from(["c1", "c2"].map(port))).await, BTreeMap::new());
+    });
+    assert!(host.has("stranger"));
+    assert!(!one.has("eth0") && !two.has("eth0"));
+}
+
+#[test]
+fn a_container_link_has_one_queue() {
+    let host = host(&wish());
+    let container = Namespace::new();
+    let made = attach(&host, &container, &link("c1", 1)).unwrap();
+    host.block_on(|| async {
+        let ends = stranger().link().get().match_index(made.ifindex).execute().try_next().await.unwrap();
+        let queues = |link: LinkMessage| {
+            let mut kinds = link.attributes.into_iter();
+            kinds.find_map(
+                |kind| if let LinkAttribute::NumTxQueues(number) = kind { Some(number) } else { None },
+            )
+        };
+        assert_eq!(ends.and_then(queues), Some(1), "each further one costs a grace period twice");
+    });
+}
+
+#[test]
 fn a_container_announces_itself_at_once_and_again_after_a_second() {
     let host = host(&wish());
     let container = Namespace::new();
@@ -242,7 +303,7 @@ fn many_may_look_at_once() {
         for at in 0..100 {
             handle
                 .link()
-                .add(rtnetlink::LinkVeth::new(&format!("a{at}"), &format!("b{at}")).build())
+                .add(LinkVeth::new(&format!("a{at}"), &format!("b{at}")).build())
                 .execute()
                 .await
                 .unwrap();
