@@ -181,6 +181,7 @@ pub fn spawn(
         places,
         watch: Watch::default(),
         inbox,
+        aside: None,
         owed: None,
         last_job: Instant::now(),
         quiet_since: Instant::now(),
@@ -223,15 +224,22 @@ impl Owed {
     }
 }
 
-/// Whether two wishes want the same of everything but container links.
-fn differ_by_links(before: &LocalWish, after: &LocalWish) -> bool {
-    let links = |wish: &LocalWish| {
-        let mut rest = wish.clone();
-        rest.desired.ports.clear();
-        rest.policy.locks.clear();
-        rest
-    };
-    links(before) == links(after)
+/// Whether two wishes want the same of everything but container links; `before` is not needed any more, and `after` is
+/// left as it is.
+fn differ_by_links(mut before: LocalWish, after: &mut LocalWish) -> bool {
+    before.desired.ports.clear();
+    before.policy.locks.clear();
+    // Of hundreds of links nothing is copied, for each that comes or goes.
+    let ports = std::mem::take(&mut after.desired.ports);
+    let locks = std::mem::take(&mut after.policy.locks);
+    let same = before == *after;
+    (after.desired.ports, after.policy.locks) = (ports, locks);
+    same
+}
+
+/// The port of a container link; none for one that the kernel cannot hold, which was never made.
+fn port(key: &LinkKey) -> Option<PortId> {
+    PortId::new(&key.id, &key.ifname).ok()
 }
 
 /// What ended a wait.
@@ -249,6 +257,8 @@ struct Task {
     places: Places,
     watch: Watch,
     inbox: mpsc::Receiver<Job>,
+    /// A job that was taken from the inbox and is to be carried out next.
+    aside: Option<Job>,
     /// A look that wishes wait for.
     owed: Option<Owed>,
     /// When the last job was done, and when looks last did not have to wait.
@@ -268,7 +278,8 @@ struct Task {
 impl Task {
     async fn run(mut self) {
         loop {
-            let job = match self.inbox.try_recv() {
+            let waiting = self.aside.take().map_or_else(|| self.inbox.try_recv(), Ok);
+            let job = match waiting {
                 Ok(job) => job,
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
@@ -311,12 +322,7 @@ impl Task {
 
     async fn carry_out(&mut self, job: Job) {
         match job {
-            Job::Converge(wish) => {
-                let what =
-                    if differ_by_links(&self.picture.local, &wish) { Asked::Links } else { Asked::All };
-                self.picture.local = *wish;
-                self.owe(what);
-            }
+            Job::Converge(wish) => self.wish(*wish),
             Job::Fastpath(wish) => {
                 self.picture.wish = wish;
                 self.owe(Asked::Entries);
@@ -335,11 +341,7 @@ impl Task {
                 let result = made.map(|_| ()).map_err(|error| error.to_string());
                 self.tell(News::Report(KernelReport::Attached(call, result))).await;
             }
-            Job::Detach(key) => {
-                if let Err(error) = self.fastpath.detach(&key.id, &key.ifname).await {
-                    tracing::warn!(id = key.id, ifname = key.ifname, %error, "cannot remove a container link");
-                }
-            }
+            Job::Detach(key) => self.detach(&key).await,
             Job::SetPort(key, up) => {
                 if let Err(error) = self.fastpath.set_port_up(&key.id, &key.ifname, up).await {
                     tracing::warn!(id = key.id, ifname = key.ifname, up, %error, "cannot switch a port");
@@ -358,6 +360,34 @@ impl Task {
         self.last_job = Instant::now();
         if self.owed.is_some_and(|owed| owed.since.elapsed() > owed.limit()) {
             self.settle().await;
+        }
+    }
+
+    /// Takes over what is wanted.
+    fn wish(&mut self, wish: LocalWish) {
+        let before = std::mem::replace(&mut self.picture.local, wish);
+        let links_only = differ_by_links(before, &mut self.picture.local);
+        self.owe(if links_only { Asked::Links } else { Asked::All });
+    }
+
+    /// Removes a container link, and with it those whose removal waits already: many cost hardly more than one.
+    async fn detach(&mut self, first: &LinkKey) {
+        let mut ports: BTreeSet<PortId> = port(first).into_iter().collect();
+        let mut fences = Vec::new();
+        while self.aside.is_none() {
+            match self.inbox.try_recv() {
+                Ok(Job::Detach(key)) => ports.extend(port(&key)),
+                Ok(Job::Fence(call)) => fences.push(call),
+                Ok(Job::Converge(wish)) => self.wish(*wish),
+                Ok(other) => self.aside = Some(other),
+                Err(_) => break,
+            }
+        }
+        for (port, error) in self.fastpath.detach_all(&ports).await {
+            tracing::warn!(%port, %error, "cannot remove a container link");
+        }
+        for call in fences {
+            self.tell(News::Report(KernelReport::Fenced(call))).await;
         }
     }
 
