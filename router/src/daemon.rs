@@ -35,7 +35,7 @@ use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
 use crate::io::host::Places;
 use crate::io::kernel::{self, Brought, Job, News, Way};
 use crate::io::probe::Prober;
-use crate::io::store::{self, Loaded, Store};
+use crate::io::store::{self, Loaded, Store, Writer};
 use crate::io::{clock, dataplane, journal, signals};
 use crate::ipam;
 use crate::node::{
@@ -69,7 +69,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 struct Daemon {
     node: Node,
     /// Taken when the router leaves the cluster and its state is removed.
-    store: Option<Store>,
+    store: Option<Writer>,
     /// Given up together with the state.
     claim: Option<BridgeClaim>,
     transport: Transport,
@@ -121,6 +121,7 @@ impl Daemon {
             sleeve: config.sleeve,
             fastpath: config.fastpath,
         };
+        let store = Writer::spawn(store).context("no thread to write the state")?;
         let (jobs, news) = kernel::spawn(fastpath, picture, places);
         let (servers, calls) = doors.open();
         Ok(Self {
@@ -160,6 +161,7 @@ impl Daemon {
                     break;
                 }
                 event = self.events.recv(), if data_half => self.reported(event),
+                saved = written(&mut self.store) => self.node.handle_persisted(saved, clock::now()),
                 Some(news) = self.news.recv() => self.hear(news),
                 event = self.transport.next() => self.transported(event),
                 Some(call) = self.calls.recv() => self.take_all(call),
@@ -183,10 +185,7 @@ impl Daemon {
             match output {
                 Output::Transport(output) => drop(self.transport.execute(output)),
                 Output::Data(command) => self.command(command),
-                Output::Persist => {
-                    let saved = self.save();
-                    self.node.handle_persisted(saved, clock::now());
-                }
+                Output::Persist => self.save(),
                 Output::Kernel(job) => self.employ(job).await,
                 Output::Inspect(call, mut inspection) => {
                     if let Inspection::Report(report, _) = &mut inspection {
@@ -211,9 +210,11 @@ impl Daemon {
         }
     }
 
-    fn save(&self) -> Result<(), String> {
-        let Some(store) = &self.store else { return Ok(()) };
-        store.save(&self.node.state().encode()).map_err(|error| error.to_string())
+    fn save(&mut self) {
+        match &mut self.store {
+            Some(store) => store.write(self.node.state().encode()),
+            None => self.node.handle_persisted(Ok(()), clock::now()),
+        }
     }
 
     async fn employ(&mut self, job: KernelJob) {
@@ -297,8 +298,8 @@ impl Daemon {
     /// The last step of a reset: the state goes, the caller hears of it, the router ends.
     fn finish_leaving(&mut self, call: CallId, mut errors: Vec<String>) {
         self.claim = None;
-        if let Some(Err(error)) = self.store.take().map(Store::erase) {
-            errors.push(error.to_string());
+        if let Some(Err(error)) = self.store.take().map(Writer::erase) {
+            errors.push(error);
         }
         let result = if errors.is_empty() {
             Ok(Response::Done(vec!["left the cluster; the router has ended".to_owned()]))
@@ -364,6 +365,14 @@ impl Daemon {
         self.node.farewell(goodbye, clock::now());
         self.execute().await;
         let _ = tokio::time::timeout(FAREWELL, self.transport.flush()).await;
+    }
+}
+
+/// What came of the write under way.
+async fn written(store: &mut Option<Writer>) -> Result<(), String> {
+    match store {
+        Some(store) => store.written().await,
+        None => std::future::pending().await,
     }
 }
 

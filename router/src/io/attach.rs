@@ -29,8 +29,9 @@ use super::{
     socket::{Place, SocketError, claim},
 };
 
-/// Connections at once; a node that starts a hundred containers waits in the kernel's queue.
-const CONNECTIONS: usize = 32;
+/// Connections at once, as many as calls may wait: those that come together share a write of the state. A node that
+/// starts two hundred containers waits in the kernel's queue.
+const CONNECTIONS: usize = 64;
 /// How long a connection may take to send its packet, or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often notes of the CNI plugin are looked for.

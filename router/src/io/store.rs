@@ -14,6 +14,7 @@
 //! So at every moment a sound generation lies there, and [`Store::save`] returns only when the new one will survive.
 
 mod seal;
+mod writer;
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -25,6 +26,7 @@ use std::{
 use super::directory::Made;
 pub use seal::Flaw;
 use seal::{seal, unseal};
+pub use writer::Writer;
 
 /// Larger is no snapshot of ours.
 const LARGEST: u64 = 256 << 20;
