@@ -77,9 +77,11 @@ impl Policy {
         Table::plan(wanted.as_ref().map(|(table, summary)| (table, summary.as_str())), found, MASQUERADE)
     }
 
-    /// The changes to the port lock; there is none without ports.
+    /// The changes to the port lock. It is made for the first port and stays when the last has gone, empty: where one pod
+    /// was there will be another, and an element costs the kernel less than a table with its hooks.
     pub(crate) fn plan_lock(&self, found: Option<&Table>) -> Vec<TableChange> {
-        let wanted = (!self.locks.is_empty())
+        let stays = found.is_some() && *self != Self::default();
+        let wanted = (stays || !self.locks.is_empty())
             .then(|| (lock::table(&self.locks), format!("{} ports", self.locks.len())));
         Table::plan(wanted.as_ref().map(|(table, summary)| (table, summary.as_str())), found, LOCK)
     }

@@ -59,10 +59,13 @@ impl Removal {
         drop(socket);
         let broken = |error| io::Error::other(format!("an answer that makes no sense: {error}"));
         let answer = NetlinkBuffer::new_checked(&answer).map_err(broken)?;
-        match NetlinkMessage::<RouteNetlinkMessage>::parse(&answer).map_err(broken)?.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-            _ => Ok(()),
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::parse(&answer).map_err(broken)?;
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+        {
+            return Err(error.to_io());
         }
+        Ok(())
     }
 }
 
@@ -76,9 +79,10 @@ pub(super) async fn many(kernel: &Kernel, links: &BTreeMap<String, u32>) -> BTre
     let together = links.len() >= MANY && doom(kernel, links).await;
     let mut failed = BTreeMap::new();
     for (name, index) in links.iter().filter(|_| !together) {
-        match remove(kernel, name, LinkUnspec::new_with_index(*index).build()).await {
-            Err(error) if !error.is(&[libc::ENODEV]) => drop(failed.insert(name.clone(), error)),
-            _ => {}
+        if let Err(error) = remove(kernel, name, LinkUnspec::new_with_index(*index).build()).await
+            && !error.is(&[libc::ENODEV])
+        {
+            failed.insert(name.clone(), error);
         }
     }
     failed

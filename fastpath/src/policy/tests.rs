@@ -93,6 +93,26 @@ fn a_port_more_is_an_element_in_each_set_and_no_rule() {
 }
 
 #[test]
+fn without_ports_the_lock_is_not_made_but_one_that_stands_stays_until_nothing_is_wanted() {
+    let mut actual = PolicyState::default();
+    let none = Policy { locks: BTreeMap::new(), ..wish() };
+    assert_eq!(lines(&none, &actual).iter().filter(|line| line.contains("port lock")).count(), 0);
+    run(&mut actual, &plan_policy(&BridgeName::default(), &wish(), &PolicyState::default()));
+    assert_eq!(
+        lines(&none, &actual),
+        [
+            "port lock: remove from addresses4: wv01 with 10.32.0.1",
+            "port lock: remove from macs: wv01 with 0a:58:0a:20:00:01",
+            "port lock: remove from ports: wv01",
+        ]
+    );
+    let changes = plan_policy(&BridgeName::default(), &none, &actual);
+    run(&mut actual, &changes);
+    assert_eq!(lines(&none, &actual), Vec::<String>::new());
+    assert!(lines(&Policy::default(), &actual).contains(&"delete the port lock".to_owned()));
+}
+
+#[test]
 fn another_range_or_bridge_is_another_masquerade() {
     let mut actual = PolicyState::default();
     run(&mut actual, &plan_policy(&BridgeName::default(), &wish(), &PolicyState::default()));
