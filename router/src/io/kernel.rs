@@ -7,7 +7,8 @@
 //! Jobs are carried out in order. Of wishes only the last is, since each is the whole of it, when no other job waits:
 //! two hundred containers at once do not cost two hundred looks. A wish that differs by container links only, which jobs
 //! of their own have made or removed, waits for a quiet moment, so that no caller waits for a look. But no wish is
-//! carried past a move of addresses: that is what makes a change of carrier safe.
+//! carried past a move of addresses: that is what makes a change of carrier safe. Of removals all that wait are carried out
+//! together.
 
 mod firewall;
 mod lines;
