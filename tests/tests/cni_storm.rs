@@ -1,7 +1,7 @@
 //! Many pods at once, and many after each other: nobody starves, nothing is given twice, nothing stays.
 //!
 //! `WEFT_STORM_ROUNDS` and `WEFT_CYCLES` raise the numbers; the figures are printed, with `WEFT_STORM_REFERENCE=1` also
-//! those of the reference plugins in the same rounds.
+//! those of the reference plugins in the same rounds, and an ADD must be done in half their time at p99.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -130,6 +130,8 @@ fn a8_two_hundred_pods_come_and_go_at_once_and_nothing_stays() -> Result<()> {
         if reference.is_some() {
             print("200 parallel ADD by bridge + host-local", &mut their_adds);
             print("200 parallel DEL by bridge + host-local", &mut their_dels);
+            let (ours, theirs) = (quantile(&mut adds, 0.99), quantile(&mut their_adds, 0.99));
+            ensure!(ours * 2 <= theirs, "p99 of an ADD: {ours:.1?}, of the reference {theirs:.1?}");
         }
         ensure!(
             adds.iter().chain(&dels).all(|took| *took < PATIENCE),
