@@ -116,11 +116,25 @@ fn wanted() -> Filter {
     filter
 }
 
+/// Opens a socket; its port may be held a moment longer by a program that another test is starting.
+#[expect(clippy::disallowed_methods, reason = "another process is waited for")]
+fn opened<S>(open: impl Fn() -> std::io::Result<S>) -> S {
+    for _ in 0..200 {
+        match open() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the port is never free");
+}
+
 /// Whether a datagram gets from one place to an address and port where somebody listens.
 fn arrives(from: &Namespace, to: (&Namespace, &str), port: u16) -> bool {
     let target = SocketAddr::new(ip(to.1), port);
     let any: IpAddr = if target.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
-    let receiver = to.0.run(|| UdpSocket::bind((any, port)).unwrap());
+    let receiver = to.0.run(|| opened(|| UdpSocket::bind((any, port))));
     let words = format!("to {target}");
     from.run(|| UdpSocket::bind((any, 0)).unwrap().send_to(words.as_bytes(), target).unwrap());
     receiver.set_read_timeout(Some(NEVER)).unwrap();
@@ -138,7 +152,7 @@ fn arrives(from: &Namespace, to: (&Namespace, &str), port: u16) -> bool {
 /// Whether a TCP connection comes about.
 fn connects(from: &Namespace, to: (&Namespace, &str), port: u16, patience: Duration) -> bool {
     let target = SocketAddr::new(ip(to.1), port);
-    let _listener = to.0.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+    let _listener = to.0.run(|| opened(|| TcpListener::bind(("0.0.0.0", port))));
     from.run(|| TcpStream::connect_timeout(&target, patience)).is_ok()
 }
 
