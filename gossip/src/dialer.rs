@@ -9,6 +9,9 @@
 //! One attempt at a time per target. A target that turns out to be a peer with a session rests as long as any
 //! session with that peer lives. Of two peers that learn of each other the lower name dials at once and the
 //! higher a little later, so that they seldom meet in the middle.
+//!
+//! A mesh with as many neighbours as it wants dials strangers alone ([`Room`]): whom no way leads to. Otherwise
+//! groups that are full would stay islands for ever, with a path between them and nobody to try it.
 
 mod backoff;
 
@@ -35,6 +38,15 @@ const SPREAD: Duration = Duration::from_millis(50);
 /// The peer with the higher name leaves the first move to the lower one for so long.
 const COURTESY: Duration = Duration::from_millis(400);
 
+/// Who may be dialled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Whoever is due.
+    ForAnybody,
+    /// Only whom no way leads to, as far as is known.
+    ForStrangers,
+}
+
 /// What is dialled.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
@@ -52,7 +64,7 @@ pub(crate) struct Candidate {
     due: Option<Instant>,
     backoff: Backoff,
     error: Option<String>,
-    /// Who was there at the last success.
+    /// Who was there last.
     peer: Option<PeerName>,
     ourselves: bool,
 }
@@ -91,6 +103,11 @@ impl Candidate {
         self.ourselves
     }
 
+    /// Whether it leads to nobody that is in reach, as far as is known.
+    fn leads_to_stranger(&self, reachable: &BTreeSet<PeerName>) -> bool {
+        !self.ourselves && self.peer.is_none_or(|peer| !reachable.contains(&peer))
+    }
+
     /// The place that is tried now or next.
     pub(crate) fn place(&self) -> Option<&Target> {
         self.places.get(self.turn % self.places.len().max(1))
@@ -107,11 +124,23 @@ pub(crate) struct Dialer {
     /// How many dials are under way, and when the next is due: kept, because they are asked for all the time.
     trying: usize,
     soonest: Option<Instant>,
+    /// The same of those that lead to strangers.
+    soonest_stranger: Option<Instant>,
+    /// Whom a way leads to.
+    reachable: BTreeSet<PeerName>,
 }
 
 impl Dialer {
     pub(crate) fn new(me: PeerName) -> Self {
-        Self { me, candidates: BTreeMap::new(), up: BTreeSet::new(), trying: 0, soonest: None }
+        Self {
+            me,
+            candidates: BTreeMap::new(),
+            up: BTreeSet::new(),
+            trying: 0,
+            soonest: None,
+            soonest_stranger: None,
+            reachable: BTreeSet::new(),
+        }
     }
 
     /// The user's targets.
@@ -193,16 +222,35 @@ impl Dialer {
         self.drop_key(&Key::Peer(peer))
     }
 
+    /// Notes whom a way leads to now; only a mesh with a limit need say.
+    pub(crate) fn rerouted(&mut self, reachable: BTreeSet<PeerName>) {
+        self.reachable = reachable;
+        self.changed();
+    }
+
     /// The next dial that is due, if any; to be confirmed with `started`.
-    pub(crate) fn next_dial(&self, now: Instant) -> Option<(Key, Target)> {
-        if self.due().is_none_or(|due| due > now) {
+    ///
+    /// It is the one that has waited longest: by name, all would begin with the same few and fill them up.
+    pub(crate) fn next_dial(&self, room: Room, now: Instant) -> Option<(Key, Target)> {
+        if self.due(room).is_none_or(|due| due > now) {
             return None;
         }
-        let due = |candidate: &Candidate| {
-            candidate.attempt.is_none() && candidate.due.is_some_and(|due| due <= now)
-        };
-        let (key, candidate) = self.candidates.iter().find(|(_, candidate)| due(candidate))?;
+        let due = self.candidates.iter().filter(|(_, candidate)| {
+            candidate.attempt.is_none()
+                && candidate.due.is_some_and(|due| due <= now)
+                && (room == Room::ForAnybody || candidate.leads_to_stranger(&self.reachable))
+        });
+        let (key, candidate) = due.min_by_key(|(_, candidate)| candidate.due)?;
         Some((key.clone(), candidate.place()?.clone()))
+    }
+
+    /// Says whether this candidate would be dialled with so much room, were it due.
+    pub(crate) fn is_allowed(&self, candidate: &Candidate, room: Option<Room>) -> bool {
+        match room {
+            Some(Room::ForAnybody) => true,
+            Some(Room::ForStrangers) => candidate.leads_to_stranger(&self.reachable),
+            None => false,
+        }
     }
 
     /// A dial is under way.
@@ -223,6 +271,13 @@ impl Dialer {
         let up = candidate.peer.is_some_and(|peer| self.up.contains(&peer));
         candidate.due = (!up).then(|| now + candidate.backoff.next(now, rng));
         self.changed();
+    }
+
+    /// A dial led to this peer, which turned us away: it proved who it is.
+    pub(crate) fn met(&mut self, key: &Key, peer: PeerName) {
+        if let Some(candidate) = self.candidates.get_mut(key) {
+            candidate.peer = Some(peer);
+        }
     }
 
     /// A dial led to ourselves.
@@ -274,14 +329,29 @@ impl Dialer {
     }
 
     /// When the next dial is due; none while as many as may be are under way.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.soonest.filter(|_| self.trying < ATTEMPT_LIMIT)
+    pub(crate) fn due(&self, room: Room) -> Option<Instant> {
+        let soonest = match room {
+            Room::ForAnybody => self.soonest,
+            Room::ForStrangers => self.soonest_stranger,
+        };
+        soonest.filter(|_| self.trying < ATTEMPT_LIMIT)
     }
 
     fn changed(&mut self) {
-        let waiting = self.candidates.values().filter(|candidate| candidate.attempt.is_none());
-        self.soonest = waiting.filter_map(|candidate| candidate.due).min();
-        self.trying = self.candidates.values().filter(|candidate| candidate.attempt.is_some()).count();
+        (self.trying, self.soonest, self.soonest_stranger) = (0, None, None);
+        for candidate in self.candidates.values() {
+            if candidate.attempt.is_some() {
+                self.trying += 1;
+                continue;
+            }
+            let Some(due) = candidate.due else { continue };
+            self.soonest = Some(self.soonest.map_or(due, |soonest| soonest.min(due)));
+            if self.soonest_stranger.is_none_or(|soonest| due < soonest)
+                && candidate.leads_to_stranger(&self.reachable)
+            {
+                self.soonest_stranger = Some(due);
+            }
+        }
     }
 
     fn first_move(&self, peer: PeerName, rng: &mut StdRng) -> Duration {

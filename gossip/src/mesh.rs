@@ -33,7 +33,7 @@ pub use config::{Counters, MeshConfig};
 pub use view::{ConnectionState, ConnectionView, PeerView};
 
 use crate::channel::{Channels, Seen};
-use crate::dialer::{Dialer, Key};
+use crate::dialer::{Dialer, Key, Room};
 use crate::event::{ChannelName, ConnectionId, Input, Output};
 use crate::hello::{CHANNEL_LIMIT, ENDPOINT_LIMIT, Hello, Introduction, NAME_LIMIT};
 use crate::identity::Seed;
@@ -180,7 +180,7 @@ impl Mesh {
 
     /// When `handle_timeout` wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let dial = if self.has_room_to_dial() { self.dialer.due() } else { None };
+        let dial = self.room_to_dial().and_then(|room| self.dialer.due(room));
         [self.wake, self.reroute.due(), dial, self.gossip.due()].into_iter().flatten().min()
     }
 
@@ -268,8 +268,8 @@ impl Mesh {
         self.publish_own(now);
         self.spread_news(now);
         self.recompute_routes(now);
-        while self.has_room_to_dial() {
-            let Some((key, target)) = self.dialer.next_dial(now) else { break };
+        while let Some(room) = self.room_to_dial() {
+            let Some((key, target)) = self.dialer.next_dial(room, now) else { break };
             self.dial(key, target, now);
         }
     }
@@ -283,6 +283,9 @@ impl Mesh {
         if routes != *self.routes {
             let fresh = routes.reachable().filter(|peer| self.routes.hops(*peer).is_none()).collect();
             self.routes = Arc::new(routes);
+            if self.connection_limit.is_some() {
+                self.dialer.rerouted(self.routes.reachable().collect());
+            }
             self.outputs.push_back(Output::Routes(Arc::clone(&self.routes)));
             self.gossip.routes_changed(fresh, now, &mut self.rng);
             self.peers_changed = true;
@@ -292,10 +295,22 @@ impl Mesh {
         }
     }
 
-    fn has_room_to_dial(&self) -> bool {
+    /// Whom there is room to dial.
+    ///
+    /// In a mesh larger than the limit a quarter of it is left to those who call: so the next to come find room.
+    /// With enough neighbours there is still room for strangers, one after the other (`verdict.rs` makes it).
+    fn room_to_dial(&self) -> Option<Room> {
+        let Some(limit) = self.connection_limit else { return Some(Room::ForAnybody) };
         let dialling =
-            || self.links.values().filter(|link| matches!(link.phase, Phase::Dialing { .. })).count();
-        self.connection_limit.is_none_or(|limit| self.neighbours.len() + dialling() < limit)
+            self.links.values().filter(|link| matches!(link.phase, Phase::Dialing { .. })).count();
+        let enough = if self.routes.reach() > limit { limit - limit / 4 } else { limit };
+        if self.neighbours.len() + dialling < enough {
+            Some(Room::ForAnybody)
+        } else if dialling == 0 {
+            Some(Room::ForStrangers)
+        } else {
+            None
+        }
     }
 
     fn dial(&mut self, key: Key, target: Target, now: Instant) {

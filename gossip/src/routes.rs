@@ -87,6 +87,11 @@ impl Routes {
         &self.upstream
     }
 
+    /// How many peers can be reached.
+    pub(crate) fn reach(&self) -> usize {
+        self.unicast.len()
+    }
+
     /// All peers that can be reached, in the order of their names.
     pub fn reachable(&self) -> impl Iterator<Item = PeerName> {
         self.unicast.keys().copied()
@@ -96,6 +101,25 @@ impl Routes {
     pub fn broadcast(&self) -> &BTreeMap<PeerName, Vec<PeerName>> {
         &self.broadcast
     }
+}
+
+/// The neighbours of `me` that stay in reach without their link to `me`: each has a way to another of them.
+pub(crate) fn spare(graph: &Graph, me: PeerName) -> Vec<PeerName> {
+    let Some(here) = graph.index(me) else { return Vec::new() };
+    let rest = graph.without(here);
+    let mut left = graph.row(here).to_vec();
+    let mut spare = Vec::new();
+    loop {
+        let Some(first) = ones(&left).next() else { break };
+        let group = walk(&rest, first, |_, _, _| true);
+        let together: Vec<usize> = ones(&left).filter(|at| group[at / 64] & 1 << (at % 64) != 0).collect();
+        left.iter_mut().zip(&group).for_each(|(left, group)| *left &= !group);
+        if together.len() > 1 {
+            spare.extend(together.into_iter().map(|at| graph.names[at]));
+        }
+    }
+    spare.sort_unstable();
+    spare
 }
 
 /// Walks breadth-first from `source`, tells each parent's children until told to stop; gives all it has seen.
@@ -168,6 +192,22 @@ mod tests {
         assert_eq!(routes(&chain, 4).flood(name(1)), []);
         let upstream = [(name(1), name(1)), (name(3), name(3)), (name(4), name(3))];
         assert_eq!(*second.upstream(), upstream.into());
+    }
+
+    #[test]
+    fn the_neighbours_with_another_way_between_them_can_be_spared() {
+        let links = [(1, 2), (1, 3), (1, 4), (1, 5), (2, 3), (4, 6), (6, 7)];
+        let mut reported: BTreeMap<PeerName, Vec<PeerName>> = BTreeMap::new();
+        for (one, two) in links {
+            reported.entry(name(one)).or_default().push(name(two));
+            reported.entry(name(two)).or_default().push(name(one));
+        }
+        let mine = [2, 3, 4, 5].map(name).into();
+        assert_eq!(spare(&Graph::new(name(1), &mine, reported.clone()), name(1)), [name(2), name(3)]);
+        reported.entry(name(7)).or_default().push(name(5));
+        reported.entry(name(5)).or_default().push(name(7));
+        let graph = Graph::new(name(1), &mine, reported);
+        assert_eq!(spare(&graph, name(1)), [name(2), name(3), name(4), name(5)], "the long way round");
     }
 
     #[test]

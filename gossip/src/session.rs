@@ -117,6 +117,8 @@ pub(crate) struct Session {
     seed: [u8; 32],
     state: State,
     id: u64,
+    /// Who the far side has proved to be.
+    far: Option<PeerName>,
     inbox: Vec<u8>,
     /// Chunks of the message that is not complete yet.
     partial: Vec<u8>,
@@ -143,6 +145,7 @@ impl Session {
             seed,
             state: State::Hello,
             id: 0,
+            far: None,
             inbox: Vec::new(),
             partial: Vec::new(),
             outbox,
@@ -153,6 +156,11 @@ impl Session {
     /// The number of this session, the same at both ends; known once the far side is introduced.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Who the far side is, once it has proved that.
+    pub(crate) fn far_side(&self) -> Option<PeerName> {
+        self.far
     }
 
     /// The next event.
@@ -348,6 +356,7 @@ impl Session {
         let Some((&LAST, message)) = plain.split_first() else {
             return Err(SessionError::Protocol("the answer is cut"));
         };
+        self.far = Some(PeerName::of_key(&key));
         match read_message(message)? {
             Event::Message(Message::Introduction(introduction)) => self.introduced(sealer, key, introduction),
             Event::Message(Message::Refused(refusal)) => {

@@ -32,10 +32,10 @@ fn waits(dialer: &mut Dialer, count: usize, mut now: Instant) -> Vec<Duration> {
     let mut rng = rng();
     let mut waits = Vec::new();
     for number in 0..count {
-        let due = dialer.due().unwrap();
+        let due = dialer.due(Room::ForAnybody).unwrap();
         waits.push(due.saturating_duration_since(now));
         now = due.max(now);
-        let (key, _) = dialer.next_dial(now).unwrap();
+        let (key, _) = dialer.next_dial(Room::ForAnybody, now).unwrap();
         dialer.started(&key, ConnectionId(number as u64));
         dialer.failed(&key, "refused".into(), &mut rng, now);
     }
@@ -61,7 +61,7 @@ fn a_peer_that_was_here_today_is_dialled_every_five_seconds_at_least() {
     dialer.add_target(target(), start);
     dialer.started(&Key::Target(target()), ConnectionId(1));
     dialer.connected(&Key::Target(target()), higher(), start);
-    assert_eq!(dialer.due(), None, "it rests while the session lives");
+    assert_eq!(dialer.due(Room::ForAnybody), None, "it rests while the session lives");
     dialer.peer_down(higher(), &mut rng(), start + SECOND);
     assert!(waits(&mut dialer, 16, start + SECOND).iter().all(|wait| *wait <= 5 * SECOND));
 }
@@ -74,8 +74,8 @@ fn adding_a_target_again_dials_it_now() {
     waits(&mut dialer, 12, start);
     let now = start + SECOND;
     dialer.add_target(target(), now);
-    assert_eq!(dialer.due(), Some(now));
-    assert_eq!(dialer.next_dial(now), Some((Key::Target(target()), target())));
+    assert_eq!(dialer.due(Room::ForAnybody), Some(now));
+    assert_eq!(dialer.next_dial(Room::ForAnybody, now), Some((Key::Target(target()), target())));
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn two_names_of_one_peer_both_rest_while_it_has_a_session() {
         dialer.started(&Key::Target(target.clone()), ConnectionId(number as u64));
         dialer.connected(&Key::Target(target), higher(), start);
     }
-    assert_eq!(dialer.due(), None);
+    assert_eq!(dialer.due(Room::ForAnybody), None);
     dialer.peer_down(higher(), &mut rng(), start);
-    assert!(dialer.due().is_some());
+    assert!(dialer.due(Room::ForAnybody).is_some());
     dialer.peer_up(higher(), start);
-    assert_eq!(dialer.due(), None, "somebody else connected them");
+    assert_eq!(dialer.due(Room::ForAnybody), None, "somebody else connected them");
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn of_two_that_learn_of_each_other_the_lower_name_moves_first() {
     let mut second = Dialer::new(higher());
     first.learn(higher(), &[place], false, &mut rng(), start);
     second.learn(lower(), &[place], false, &mut rng(), start);
-    assert!(first.due().unwrap() <= start + SPREAD);
-    assert!(second.due().unwrap() >= start + COURTESY);
+    assert!(first.due(Room::ForAnybody).unwrap() <= start + SPREAD);
+    assert!(second.due(Room::ForAnybody).unwrap() >= start + COURTESY);
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn the_endpoints_of_a_peer_are_tried_in_turn() {
     dialer.learn(higher(), &places, false, &mut rng(), start);
     let mut tried = Vec::new();
     for number in 0..3 {
-        let now = dialer.due().unwrap();
-        let (key, place) = dialer.next_dial(now).unwrap();
+        let now = dialer.due(Room::ForAnybody).unwrap();
+        let (key, place) = dialer.next_dial(Room::ForAnybody, now).unwrap();
         tried.push(place.port());
         dialer.started(&key, ConnectionId(number));
-        assert_eq!(dialer.next_dial(now), None, "one attempt at a time");
+        assert_eq!(dialer.next_dial(Room::ForAnybody, now), None, "one attempt at a time");
         dialer.failed(&key, "refused".into(), &mut rng(), now);
     }
     assert_eq!(tried, [1, 2, 1]);
@@ -133,11 +133,11 @@ fn a_long_wait_ends_when_the_peer_is_heard_of_in_a_new_life() {
     dialer.learn(higher(), &[place], false, &mut rng(), start);
     waits(&mut dialer, 12, start);
     let now = start + 100 * SECOND;
-    assert!(dialer.due().unwrap() > now + SECOND);
+    assert!(dialer.due(Room::ForAnybody).unwrap() > now + SECOND);
     dialer.learn(higher(), &[place], false, &mut rng(), now);
-    assert!(dialer.due().unwrap() > now + SECOND, "what was known before is no news");
+    assert!(dialer.due(Room::ForAnybody).unwrap() > now + SECOND, "what was known before is no news");
     dialer.learn(higher(), &[place], true, &mut rng(), now);
-    assert!(dialer.due().unwrap() <= now + SPREAD);
+    assert!(dialer.due(Room::ForAnybody).unwrap() <= now + SPREAD);
 }
 
 #[test]
@@ -148,9 +148,41 @@ fn only_so_many_dials_are_under_way_at_one_time() {
         dialer.add_target(format!("host:{}", number + 1).parse().unwrap(), start);
     }
     let mut started = 0;
-    while let Some((key, _)) = dialer.next_dial(start) {
+    while let Some((key, _)) = dialer.next_dial(Room::ForAnybody, start) {
         dialer.started(&key, ConnectionId(started));
         started += 1;
     }
     assert_eq!(started, ATTEMPT_LIMIT as u64);
+}
+
+#[test]
+fn with_room_for_strangers_alone_only_they_are_dialled() {
+    let start = origin();
+    let place = |host: u8| SocketAddr::from(([10, 0, 0, host], 6783));
+    let mut dialer = Dialer::new(lower());
+    dialer.learn(higher(), &[place(2)], false, &mut rng(), start);
+    let stranger = PeerName::from_u64(3);
+    dialer.rerouted([higher()].into());
+    assert_eq!(dialer.due(Room::ForStrangers), None);
+    dialer.learn(stranger, &[place(3)], false, &mut rng(), start);
+    let due = dialer.due(Room::ForStrangers).unwrap();
+    assert_eq!(dialer.next_dial(Room::ForStrangers, due).unwrap().0, Key::Peer(stranger));
+    dialer.rerouted([higher(), stranger].into());
+    assert_eq!(dialer.due(Room::ForStrangers), None, "a way leads there now");
+    dialer.rerouted([stranger].into());
+    assert!(dialer.due(Room::ForStrangers).is_some(), "and none there any more");
+}
+
+#[test]
+fn a_target_that_turned_us_away_is_no_stranger_while_its_peer_is_in_reach() {
+    let start = origin();
+    let mut dialer = Dialer::new(lower());
+    dialer.rerouted([higher()].into());
+    dialer.add_target(target(), start);
+    let (key, _) = dialer.next_dial(Room::ForStrangers, start).unwrap();
+    dialer.started(&key, ConnectionId(1));
+    dialer.met(&key, higher());
+    dialer.failed(&key, "full".into(), &mut rng(), start);
+    assert_eq!(dialer.due(Room::ForStrangers), None);
+    assert!(dialer.due(Room::ForAnybody).is_some());
 }

@@ -118,6 +118,9 @@ impl Mesh {
                     if refusal.code == RefusalCode::Ourselves {
                         self.meet_ourselves(connection, now);
                     }
+                    if refusal.code == RefusalCode::Limit {
+                        self.note_far_side(connection);
+                    }
                     self.end(connection, &format!("refused: {}", refusal.text), now);
                 }
                 Event::Message(message) => self.handle_message(connection, message, now),
@@ -126,6 +129,15 @@ impl Mesh {
         }
         if let Err(error) = result {
             self.session_failed(connection, &error, now);
+        }
+    }
+
+    /// Notes where a dial led although it came to nothing: with a way to that peer it need not be tried again soon.
+    pub(super) fn note_far_side(&mut self, connection: ConnectionId) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        let far = link.session_mut().and_then(|session| session.far_side());
+        if let (Some(key), Some(peer)) = (&link.key, far) {
+            self.dialer.met(key, peer);
         }
     }
 

@@ -1,5 +1,8 @@
 //! Who is taken in: whether a name is ours, doubled, cloned or one too many.
 //!
+//! At the limit of connections nobody is taken in but a stranger: a peer that no way leads to. For it goes a
+//! neighbour that stays in reach by others.
+//!
 //! Two sessions with one boot of one peer are duplicates (both called at once, or two targets lead there). The
 //! older one is asked for a sign of life; once it answers, the peer with the lower name closes the others, so
 //! both ends keep the same one. An answer also proves that the far end has the kept session, so nobody ever
@@ -11,6 +14,8 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+
 use super::Mesh;
 use super::link::{Link, Phase};
 use crate::codec;
@@ -18,6 +23,7 @@ use crate::event::ConnectionId;
 use crate::hello::{Introduction, Refusal, RefusalCode};
 use crate::liveness::VERIFY_DEADLINE;
 use crate::peer::{BootId, PeerName};
+use crate::routes;
 use crate::wire::Purpose;
 
 /// An older boot somewhere in the mesh has this long to answer, over as many hops as there are.
@@ -50,7 +56,10 @@ impl Mesh {
             }
             return;
         }
-        if self.connection_limit.is_some_and(|limit| self.neighbours.len() >= limit) {
+        if self.connection_limit.is_some_and(|limit| self.neighbours.len() >= limit)
+            && !self.make_room_for(name, now)
+        {
+            self.note_far_side(connection);
             let text = format!("the limit of {} connections is reached", self.neighbours.len());
             return self.refuse(connection, RefusalCode::Limit, text, now);
         }
@@ -61,6 +70,26 @@ impl Mesh {
             return;
         }
         self.admit(connection, &introduction, now);
+    }
+
+    /// Lets a neighbour go for the sake of a stranger, whom no way leads to; false if nobody can be spared.
+    ///
+    /// So the limit never keeps a mesh in parts: whoever goes stays in reach by others, and finds room elsewhere.
+    /// Who goes is drawn, so that a mesh that began as a clique mixes with those that come.
+    fn make_room_for(&mut self, name: PeerName, now: Instant) -> bool {
+        if self.routes.hops(name).is_some() {
+            return false;
+        }
+        let spare = routes::spare(&self.graph(), self.me);
+        if spare.is_empty() {
+            return false;
+        }
+        let gone = spare[self.rng.random_range(0..spare.len())];
+        let sessions = self.neighbours.get(&gone).map(|neighbour| neighbour.connections.clone());
+        for connection in sessions.into_iter().flatten() {
+            self.end(connection, "made room for a peer that nobody reached", now);
+        }
+        true
     }
 
     fn hold(&mut self, connection: ConnectionId, introduction: Introduction, until: Instant) {

@@ -153,7 +153,8 @@ impl Mesh {
         let place = candidate.place()?;
         let peer = candidate.peer().or_else(|| owners.get(place).copied());
         // As when the dialler decides: without room nothing is due, whatever the time says.
-        let rests = attempt.is_none() && !candidate.is_ourselves() && !self.has_room_to_dial();
+        let allowed = self.dialer.is_allowed(candidate, self.room_to_dial());
+        let rests = attempt.is_none() && !candidate.is_ourselves() && !allowed;
         if rests && peer.is_some_and(|peer| self.neighbours.contains_key(&peer)) {
             return None;
         }

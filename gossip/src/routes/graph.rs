@@ -63,6 +63,13 @@ impl Graph {
         graph
     }
 
+    /// The same graph without the links of one.
+    pub(super) fn without(&self, index: usize) -> Self {
+        let mut graph = self.clone();
+        graph.isolate(index);
+        graph
+    }
+
     pub(super) fn index(&self, name: PeerName) -> Option<usize> {
         self.names.binary_search(&name).ok()
     }

@@ -424,6 +424,60 @@ fn the_connection_limit_holds_and_the_rest_is_relayed() {
     assert!(connected(&sim, &nodes));
 }
 
+fn limited(limit: usize) -> NodeOptions {
+    NodeOptions { connection_limit: Some(limit), ..on_ipam() }
+}
+
+#[test]
+fn a_newcomer_gets_in_where_everybody_is_at_the_limit() {
+    let mut sim = sim(22);
+    let mut nodes = mesh_of(&mut sim, 5, &limited(4));
+    assert!(nodes.iter().all(|node| sessions(&sim, *node) == 4), "nobody has room");
+    for _ in 0..3 {
+        nodes.push(sim.add(towards(&[0], &limited(4))));
+        let took = sim.run_until(10 * SECOND, |sim| connected(sim, &nodes)).expect("all in one mesh");
+        assert!(took < SECOND, "{took:?}");
+        sim.run_for(5 * SECOND);
+        assert!(connected(&sim, &nodes) && nodes.iter().all(|node| sessions(&sim, *node) <= 4));
+    }
+}
+
+#[test]
+fn two_meshes_at_the_limit_become_one_when_they_hear_of_each_other() {
+    let mut sim = sim(23);
+    let first = mesh_of(&mut sim, 4, &limited(3));
+    let second: Vec<_> =
+        (0..4).map(|node| sim.add(towards(if node == 0 { &[] } else { &[4] }, &limited(3)))).collect();
+    sim.run_until(10 * SECOND, |sim| full(sim, &second)).expect("the second mesh");
+    let nodes = [first, second].concat();
+    sim.act(1, |mesh, now| mesh.add_targets(vec![Target::from(Sim::address(6))], now));
+    sim.run_until(10 * SECOND, |sim| connected(sim, &nodes)).expect("one mesh");
+    let groups: [&[NodeId]; 2] = [&[0, 1, 2, 3], &[4, 5, 6, 7]];
+    sim.partition(&groups);
+    sim.run_until(60 * SECOND, |sim| !connected(sim, &nodes)).expect("two");
+    sim.run_for(60 * SECOND);
+    sim.heal_all();
+    sim.run_until(60 * SECOND, |sim| connected(sim, &nodes)).expect("one mesh again");
+    assert!(nodes.iter().all(|node| sessions(&sim, *node) <= 3));
+}
+
+#[test]
+fn a_mesh_of_many_with_few_neighbours_each_is_no_archipelago() {
+    for seed in 0..4 {
+        let (mut sim, mut chance) = (sim(200 + seed), StdRng::seed_from_u64(seed));
+        let mut nodes = vec![sim.add(limited(6))];
+        for _ in 1..60 {
+            sim.run_for(chance.random_range(0..100) * MILLISECOND);
+            let contact = chance.random_range(0..nodes.len());
+            nodes.push(sim.add(towards(&[contact], &limited(6))));
+        }
+        let took = sim.run_until(20 * SECOND, |sim| connected(sim, &nodes));
+        assert!(took.is_some_and(|took| took < 10 * SECOND), "seed {seed}: {took:?}");
+        sim.run_for(10 * SECOND);
+        assert!(connected(&sim, &nodes) && nodes.iter().all(|node| sessions(&sim, *node) <= 6));
+    }
+}
+
 #[test]
 fn forgotten_targets_are_dialled_no_more_and_live_sessions_stay() {
     let mut sim = sim(19);
