@@ -7,9 +7,8 @@ use std::fmt;
 use argon2::{Algorithm, Argon2, Params, Version};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use snow::params::DHChoice;
-use snow::resolvers::{CryptoResolver, DefaultResolver};
 
+use crate::curve::Curve;
 use crate::peer::PeerName;
 
 /// The static X25519 key of a router, from which its name follows.
@@ -17,18 +16,29 @@ use crate::peer::PeerName;
 pub struct Identity {
     secret: [u8; 32],
     public: [u8; 32],
+    curve: Curve,
 }
 
 impl Identity {
     /// Derives the public half from 32 secret bytes.
     pub fn from_secret(secret: [u8; 32]) -> Self {
-        let mut dh = DefaultResolver
-            .resolve_dh(&DHChoice::Curve25519)
-            .expect("the default resolver is built with curve25519");
-        dh.set(&secret);
-        let mut public = [0; 32];
-        public.copy_from_slice(dh.pubkey());
-        Self { secret, public }
+        Self::on(Curve::X25519, secret)
+    }
+
+    /// A key for simulated clusters, whose handshakes cost next to nothing and keep nothing secret.
+    ///
+    /// It speaks only with its like.
+    #[cfg(feature = "sim")]
+    pub fn simulated(secret: [u8; 32]) -> Self {
+        Self::on(Curve::Symbolic, secret)
+    }
+
+    fn on(curve: Curve, secret: [u8; 32]) -> Self {
+        Self { secret, public: curve.public(&secret), curve }
+    }
+
+    pub(crate) fn curve(&self) -> Curve {
+        self.curve
     }
 
     /// The secret half, for storing it.

@@ -8,6 +8,7 @@
 
 mod channel;
 pub mod codec;
+mod curve;
 mod dialer;
 mod event;
 #[cfg(feature = "sim")]

@@ -301,8 +301,7 @@ impl Mesh {
     /// With enough neighbours there is still room for strangers, one after the other (`verdict.rs` makes it).
     fn room_to_dial(&self) -> Option<Room> {
         let Some(limit) = self.connection_limit else { return Some(Room::ForAnybody) };
-        let dialling =
-            self.links.values().filter(|link| matches!(link.phase, Phase::Dialing { .. })).count();
+        let dialling = self.links.values().filter(|link| matches!(link.phase, Phase::Dialing { .. })).count();
         let enough = if self.routes.reach() > limit { limit - limit / 4 } else { limit };
         if self.neighbours.len() + dialling < enough {
             Some(Room::ForAnybody)

@@ -10,6 +10,7 @@ use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, TransportState};
 
+use crate::curve::Curve;
 use crate::identity::{Identity, Psk};
 
 const PATTERN: &str = "Noise_XXpsk3_25519_ChaChaPoly_BLAKE2s";
@@ -22,8 +23,11 @@ pub(crate) const TAG: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unopened;
 
-/// Randomness for snow out of a seed, so that a simulation replays.
-struct Seeded([u8; 32]);
+/// Randomness for snow out of a seed, so that a simulation replays, and the curve of the identity.
+struct Seeded {
+    seed: [u8; 32],
+    curve: Curve,
+}
 
 struct SeededRandom(StdRng);
 
@@ -36,11 +40,11 @@ impl Random for SeededRandom {
 
 impl CryptoResolver for Seeded {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(SeededRandom(StdRng::from_seed(self.0))))
+        Some(Box::new(SeededRandom(StdRng::from_seed(self.seed))))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        DefaultResolver.resolve_dh(choice)
+        (*choice == DHChoice::Curve25519).then(|| self.curve.pair())
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -66,7 +70,7 @@ impl Handshake {
     ) -> Self {
         let build = || {
             let params = PATTERN.parse()?;
-            let builder = Builder::with_resolver(params, Box::new(Seeded(seed)))
+            let builder = Builder::with_resolver(params, Box::new(Seeded { seed, curve: identity.curve() }))
                 .local_private_key(identity.secret())?
                 .psk(3, psk.bytes())?
                 .prologue(prologue)?;
@@ -154,6 +158,22 @@ mod tests {
         assert_eq!(two.open(&record[2..]), Err(Unopened), "a replayed record does not open");
         one.seal(b"back to sender", &mut record);
         assert_eq!(one.open(&record[24..]), Err(Unopened), "a reflected record does not open");
+    }
+
+    #[test]
+    fn a_simulated_identity_speaks_only_with_its_like() {
+        let begin = |identity: Identity, initiator| {
+            Handshake::new(&identity, &Psk::open(), b"hellos", initiator, [u8::from(initiator); 32])
+        };
+        let mut one = begin(Identity::simulated([1; 32]), true);
+        let mut like = begin(Identity::simulated([2; 32]), false);
+        let mut unlike = begin(Identity::from_secret([2; 32]), false);
+        let first = one.write(b"");
+        unlike.read(&first).unwrap();
+        like.read(&first).unwrap();
+        assert_eq!(one.read(&unlike.write(b"")), Err(Unopened));
+        one.read(&like.write(b"")).unwrap();
+        assert_eq!(like.read(&one.write(b"I am one")).unwrap(), b"I am one");
     }
 
     #[test]

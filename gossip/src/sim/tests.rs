@@ -425,7 +425,7 @@ fn the_connection_limit_holds_and_the_rest_is_relayed() {
 }
 
 fn limited(limit: usize) -> NodeOptions {
-    NodeOptions { connection_limit: Some(limit), ..on_ipam() }
+    NodeOptions { connection_limit: Some(limit), real_curve: false, ..on_ipam() }
 }
 
 #[test]

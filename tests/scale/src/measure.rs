@@ -87,6 +87,7 @@ fn form(sim: &mut Sim, peers: usize, degree: usize) -> (Option<Duration>, u64) {
         targets: targets.to_vec(),
         connection_limit: limit,
         channels: vec![IPAM],
+        real_curve: false,
         ..NodeOptions::default()
     };
     sim.add(options(&[]));

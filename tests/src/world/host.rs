@@ -52,6 +52,8 @@ pub(super) struct Launch {
     /// The kernel has VXLAN.
     pub(super) vxlan: bool,
     pub(super) limits: KeyLimits,
+    /// Handshakes are computed on the real curve, which is most of the work of a world that has them.
+    pub(super) real_curve: bool,
 }
 
 /// The router of a host, while it runs.
@@ -97,11 +99,12 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(at: HostId, launch: Launch, clock: Clock) -> Self {
+        let identity = identity(at, 0, launch.real_curve);
         let mut host = Self {
             launch,
             nickname: format!("host{at}"),
-            identity: identity(at, 0),
-            name: identity(at, 0).name(),
+            name: identity.name(),
+            identity,
             clock,
             disk: Disk::default(),
             kernel: Kernel::default(),
@@ -226,7 +229,7 @@ impl Host {
 
     /// Another machine takes this one's place: new identity, empty disk, nothing in the kernel.
     pub(super) fn replace(&mut self, at: HostId, generation: u64) {
-        self.identity = identity(at, generation);
+        self.identity = identity(at, generation, self.launch.real_curve);
         self.name = self.identity.name();
         self.nickname = format!("host{at}g{generation}");
         self.disk.erase();
@@ -241,11 +244,11 @@ impl Host {
     }
 }
 
-fn identity(at: HostId, generation: u64) -> Identity {
+fn identity(at: HostId, generation: u64, real_curve: bool) -> Identity {
     let mut key = [0x5a; 32];
     key[..8].copy_from_slice(&(at as u64 + 1).to_be_bytes());
     key[8..16].copy_from_slice(&generation.to_be_bytes());
-    Identity::from_secret(key)
+    if real_curve { Identity::from_secret(key) } else { Identity::simulated(key) }
 }
 
 /// The secret of the simulated cluster; deriving it costs tens of milliseconds by design, so it is done once.
