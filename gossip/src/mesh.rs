@@ -48,6 +48,11 @@ use pace::Pace;
 
 /// Records and routes follow changes at once, and bursts of changes at most twenty times a second.
 const BURST: Duration = Duration::from_millis(50);
+/// In a larger mesh what can wait is said and computed less often: so much later for each neighbour or peer…
+const PATIENCE: Duration = Duration::from_millis(10);
+const REROUTE_PATIENCE: Duration = Duration::from_micros(500);
+/// …but at least once a second.
+const PATIENCE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A peer with at least one session.
 struct Neighbour {
@@ -345,6 +350,18 @@ impl Mesh {
         } else {
             self.configured.clone()
         }
+    }
+
+    /// How long after the last one a change is said that nobody waits for.
+    fn patience(&self) -> Duration {
+        let neighbours = u32::try_from(self.neighbours.len()).unwrap_or(u32::MAX);
+        PATIENCE.saturating_mul(neighbours).clamp(BURST, PATIENCE_LIMIT)
+    }
+
+    /// How long after the last time routes are computed for the sake of others' links.
+    fn reroute_patience(&self) -> Duration {
+        let peers = u32::try_from(self.topology.len()).unwrap_or(u32::MAX);
+        REROUTE_PATIENCE.saturating_mul(peers).clamp(BURST, PATIENCE_LIMIT)
     }
 
     fn random_bytes(&mut self) -> [u8; 32] {

@@ -176,7 +176,7 @@ mod tests {
             reported.entry(name(*two)).or_default().insert(name(*one));
         }
         let mine = reported.get(&name(me)).cloned().unwrap_or_default();
-        let others = reported.into_iter().map(|(peer, links)| (peer, links.into_iter().collect()));
+        let others = reported.into_iter().map(|(peer, links)| (peer, links.into_iter().collect::<Vec<_>>()));
         Routes::compute(&Graph::new(name(me), &mine, others), name(me), |_| true)
     }
 

@@ -15,8 +15,8 @@
 mod network;
 mod node;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ const RESEND_SYN: Duration = Duration::from_secs(1);
 /// When TCP asks again on a path that is cut; then the shell's deadline of 5 s is over.
 const DIAL_WAITS: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
 
-/// Something that happens at a time.
+/// Something that happens.
 #[derive(Debug)]
 enum Event {
     /// A node takes an input; `life` tells whether it is still the one it was meant for.
@@ -56,6 +56,34 @@ enum Event {
     Deliver { wire: u64, end: usize },
 }
 
+/// An event with its time; of one time the first that was put down is first.
+#[derive(Debug)]
+struct Entry {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
 /// The simulation.
 pub struct Sim {
     now: Instant,
@@ -63,8 +91,7 @@ pub struct Sim {
     latency: RangeInclusive<Duration>,
     nodes: Vec<Node>,
     network: Network,
-    queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    events: BTreeMap<u64, Event>,
+    queue: BinaryHeap<Entry>,
     last_event: u64,
     /// What meshes reported and nobody has taken yet.
     reports: VecDeque<(NodeId, Output)>,
@@ -72,6 +99,8 @@ pub struct Sim {
     delivered_bytes: u64,
     /// How often a piece of bytes is lost on its way and comes after a retransmission.
     loss: f64,
+    /// Connections of the node being drained on which it sent.
+    written: Vec<ConnectionId>,
     /// When each mesh wants to be called.
     timers: BTreeSet<(Instant, NodeId)>,
 }
@@ -86,12 +115,12 @@ impl Sim {
             nodes: Vec::new(),
             network: Network::default(),
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
             last_event: 0,
             reports: VecDeque::new(),
             delivered: 0,
             delivered_bytes: 0,
             loss: 0.0,
+            written: Vec::new(),
             timers: BTreeSet::new(),
         }
     }
@@ -130,6 +159,14 @@ impl Sim {
     pub fn address(node: NodeId) -> SocketAddr {
         let [_, a, b, c] = u32::try_from(node + 1).unwrap_or(u32::MAX).to_be_bytes();
         SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, a, b, c)), DEFAULT_PORT)
+    }
+
+    /// Which node has this address.
+    fn at_address(&self, address: SocketAddr) -> Option<NodeId> {
+        let IpAddr::V4(v4) = address.ip() else { return None };
+        let [_, a, b, c] = v4.octets();
+        let node = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?.checked_sub(1)?;
+        (node < self.nodes.len() && Self::address(node) == address).then_some(node)
     }
 
     /// The present time.
@@ -255,7 +292,7 @@ impl Sim {
                 return Some(report);
             }
             let timer = self.timers.first().copied();
-            let event = self.queue.peek().map(|Reverse((at, _))| *at);
+            let event = self.queue.peek().map(|entry| entry.at);
             match (event, timer) {
                 (event, Some((due, node))) if due <= until && event.is_none_or(|at| due < at) => {
                     self.now = self.now.max(due);
@@ -296,18 +333,16 @@ impl Sim {
     }
 
     fn next_event(&mut self) {
-        let Some(Reverse((at, number))) = self.queue.pop() else { return };
+        let Some(Entry { at, event, .. }) = self.queue.pop() else { return };
         self.now = self.now.max(at);
-        match self.events.remove(&number) {
-            Some(Event::Input { node, life, input }) if self.nodes[node].life == life => {
-                self.input(node, input)
-            }
-            Some(Event::Redial { node, life, connection, to, waits }) if self.nodes[node].life == life => {
+        match event {
+            Event::Input { node, life, input } if self.nodes[node].life == life => self.input(node, input),
+            Event::Redial { node, life, connection, to, waits } if self.nodes[node].life == life => {
                 self.connect(node, connection, to, waits);
             }
-            Some(Event::Input { .. } | Event::Redial { .. }) | None => {}
-            Some(Event::Arrive { wire }) => self.arrive(wire),
-            Some(Event::Deliver { wire, end }) => self.deliver(wire, end),
+            Event::Input { .. } | Event::Redial { .. } => {}
+            Event::Arrive { wire } => self.arrive(wire),
+            Event::Deliver { wire, end } => self.deliver(wire, end),
         }
     }
 
@@ -322,8 +357,7 @@ impl Sim {
 
     fn schedule(&mut self, at: Instant, event: Event) {
         self.last_event += 1;
-        self.queue.push(Reverse((at, self.last_event)));
-        self.events.insert(self.last_event, event);
+        self.queue.push(Entry { at, number: self.last_event, event });
     }
 
     fn schedule_input(&mut self, at: Instant, node: NodeId, input: Input) {
@@ -359,8 +393,20 @@ impl Sim {
         self.drain(node);
     }
 
-    /// Does what a mesh wants done and keeps what it reports.
+    /// Does what a mesh wants done and keeps what it reports; what it sends is written at once.
     fn drain(&mut self, node: NodeId) {
+        self.carry_out(node);
+        while let Some(connection) = self.written.pop() {
+            let now = self.now;
+            if let Some(mesh) = &mut self.nodes[node].mesh {
+                mesh.handle_input(Input::Writable { connection, queued: 0 }, now);
+            }
+            self.carry_out(node);
+        }
+        self.plan(node);
+    }
+
+    fn carry_out(&mut self, node: NodeId) {
         while let Some(output) = self.nodes[node].mesh.as_mut().and_then(Mesh::poll_output) {
             match output {
                 Output::Dial { connection, target } => self.dial(node, connection, &target),
@@ -379,7 +425,6 @@ impl Sim {
                 | Output::Refused { .. }) => self.reports.push_back((node, report)),
             }
         }
-        self.plan(node);
     }
 }
 

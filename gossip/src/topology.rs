@@ -69,6 +69,16 @@ impl Topology {
         }
     }
 
+    /// How many names are known.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Says whether one peer reports a link to another, or is that other.
+    pub(crate) fn are_linked(&self, name: PeerName, other: PeerName) -> bool {
+        name == other || self.record(name).is_some_and(|record| record.links.binary_search(&other).is_ok())
+    }
+
     /// The record of a peer that is known and was not removed.
     pub(crate) fn record(&self, name: PeerName) -> Option<&Record> {
         match self.entries.get(&name) {
@@ -198,7 +208,7 @@ impl Topology {
 
     /// Who can reach whom: links that both ends report, and ours with whom we have a session now.
     pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>) -> Graph {
-        let others = self.others().map(|record| (record.name, record.links.clone()));
+        let others = self.others().map(|record| (record.name, &record.links[..]));
         Graph::new(self.me, neighbours, others)
     }
 

@@ -1,9 +1,13 @@
 //! How records spread: changes down the broadcast tree, and by comparison whatever that missed.
 //!
-//! - Our own change goes to all neighbours as a [`Change`], and down the tree from there.
-//! - A new session compares hashes, then stamps, then passes only the entries that differ.
+//! - Our own change goes to all neighbours as a [`Change`], and down the tree from there. A lost link and a link to
+//!   a stranger are said at once. One more link to somebody who is in reach already can wait, the longer the more
+//!   neighbours there are: else a thousand that come within seconds are announced a thousand times by each.
+//! - A new session with a stranger compares hashes, then stamps, then passes only the entries that differ.
+//!   (Whoever was in reach heard what we heard; were something missed, the next comparison finds it.)
 //! - What was learned by comparison is announced to the other neighbours by its stamp alone (`Have`), and
-//!   whoever lacks it asks: so a healed partition costs what the sides did not know, times one.
+//!   whoever lacks it asks: so a healed partition costs what the sides did not know, times one. Neighbours of the
+//!   record's owner have it from the owner.
 //! - About every ten seconds a random neighbour is compared with, which repairs whatever was lost.
 
 use std::collections::BTreeMap;
@@ -23,7 +27,7 @@ use crate::wire::Message;
 
 /// The time between comparisons with a random neighbour, give or take a fifth…
 const REPAIR: Duration = Duration::from_secs(10);
-/// …and after the routes have changed.
+/// …and after the routes have changed, or something was missed.
 const REPAIR_SOON: Duration = Duration::from_secs(1);
 /// Peers that became reachable are compared with after about this time.
 const GREET: Duration = Duration::from_millis(100);
@@ -79,9 +83,14 @@ impl Gossip {
         paced.into_iter().flatten().chain([self.repair_at]).min()
     }
 
+    /// Something was missed, or may have been.
+    fn repair_soon(&mut self, now: Instant, rng: &mut StdRng) {
+        self.repair_at = self.repair_at.min(now + jittered(REPAIR_SOON, rng));
+    }
+
     /// Other routes, other trees: something may have been lost in between.
     pub(super) fn routes_changed(&mut self, fresh: Vec<PeerName>, now: Instant, rng: &mut StdRng) {
-        self.repair_at = self.repair_at.min(now + jittered(REPAIR_SOON, rng));
+        self.repair_soon(now, rng);
         self.fresh.extend(fresh);
         if self.fresh.is_empty() {
             return;
@@ -125,7 +134,10 @@ impl Mesh {
         let news = std::mem::take(&mut self.gossip.news);
         let neighbours: Vec<_> = self.neighbours.keys().copied().collect();
         for neighbour in neighbours {
-            let others = news.iter().filter(|(_, from)| **from != Some(neighbour)).map(|(name, _)| *name);
+            let others = news.iter().filter(|(name, from)| {
+                **from != Some(neighbour) && !self.topology.are_linked(**name, neighbour)
+            });
+            let others = others.map(|(name, _)| *name);
             let stamps = self.topology.stamps_of(others);
             if !stamps.is_empty() {
                 self.send_bulk(neighbour, &Message::Have(stamps));
@@ -228,8 +240,18 @@ impl Mesh {
         };
         let before = self.life(change.name);
         match self.topology.merge_change(&change) {
-            Merge::News => self.noted(change.name, before, now),
-            Merge::Missing => self.want(connection, &[(change.name, change.stamp())], now),
+            Merge::News => {
+                if change.endpoints.is_some() {
+                    self.noted(change.name, before, now);
+                } else {
+                    self.links_noted();
+                }
+            }
+            Merge::Missing => {
+                // Whoever passed it on may lack the same: so this is no question that others' offers wait for.
+                self.send(connection, &Message::Want(vec![change.name]));
+                self.gossip.repair_soon(now, &mut self.rng);
+            }
             Merge::Ours(stamp) => self.outdone(stamp),
             Merge::Refused => self.counters.records_refused += 1,
             Merge::Known => {}
@@ -240,10 +262,15 @@ impl Mesh {
         self.topology.record(name).map(|record| (record.incarnation, record.boot))
     }
 
+    /// Links changed: the routes follow.
+    fn links_noted(&mut self) {
+        self.reroute.want_apart(self.reroute_patience());
+        self.peers_changed = true;
+    }
+
     /// An entry changed: routes, dials and memories follow.
     fn noted(&mut self, name: PeerName, before: Option<(Incarnation, BootId)>, now: Instant) {
-        self.reroute.want();
-        self.peers_changed = true;
+        self.links_noted();
         match self.topology.record(name) {
             Some(record) if self.discovery => {
                 let restarted = before.is_some_and(|before| before != (record.incarnation, record.boot));

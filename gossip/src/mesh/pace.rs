@@ -6,38 +6,70 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    wanted: bool,
-    next: Option<Instant>,
+    /// The time there has to be since the last run.
+    wanted: Option<Duration>,
+    last: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, wanted: false, next: None }
+        Self { interval, wanted: None, last: None }
     }
 
     /// Asks for a run.
     pub(super) fn want(&mut self) {
-        self.wanted = true;
+        self.want_apart(self.interval);
+    }
+
+    /// Asks for a run so long after the last one; whoever asks for a shorter time gets that.
+    pub(super) fn want_apart(&mut self, interval: Duration) {
+        self.wanted = Some(self.wanted.map_or(interval, |wanted| wanted.min(interval)));
     }
 
     /// Asks for a run now, whenever the last one was.
     pub(super) fn want_now(&mut self) {
-        self.wanted = true;
-        self.next = None;
+        self.want_apart(Duration::ZERO);
     }
 
     /// True if the run is to be done now; it is taken as done.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let due = self.wanted && self.next.is_none_or(|next| now >= next);
+        let due = self.wanted.is_some_and(|apart| self.last.is_none_or(|last| now >= last + apart));
         if due {
-            self.wanted = false;
-            self.next = Some(now + self.interval);
+            self.wanted = None;
+            self.last = Some(now);
         }
         due
     }
 
     /// When a wanted run becomes due.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.wanted { self.next } else { None }
+        self.wanted.and_then(|apart| Some(self.last? + apart))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn the_first_run_is_at_once_and_the_next_after_the_shortest_time_asked_for() {
+        let (mut pace, now) = (Pace::new(SECOND), origin());
+        assert!(!pace.take(now) && pace.due().is_none());
+        pace.want_apart(5 * SECOND);
+        assert!(pace.take(now));
+        pace.want_apart(5 * SECOND);
+        assert_eq!(pace.due(), Some(now + 5 * SECOND));
+        pace.want();
+        assert!(pace.due() == Some(now + SECOND) && !pace.take(now) && pace.take(now + SECOND));
+        assert_eq!(pace.due(), None);
+        pace.want_now();
+        assert!(pace.take(now + SECOND));
     }
 }

@@ -9,7 +9,7 @@ use super::{Mesh, Neighbour};
 use crate::event::{ConnectionId, Output};
 use crate::hello::{ENDPOINT_LIMIT, Introduction, RefusalCode};
 use crate::liveness::{Liveness, Verdict};
-use crate::peer::PeerName;
+use crate::peer::{BootId, PeerName};
 use crate::session::{Event, Role, Session, SessionError};
 use crate::wire::Message;
 
@@ -249,6 +249,7 @@ impl Mesh {
                 self.ask(current, |liveness| Some(liveness.verify_anew(now)));
             }
             None => {
+                let known = self.knows_way_to(peer, introduction.boot);
                 let neighbour = Neighbour {
                     nickname: introduction.nickname.clone(),
                     boot: introduction.boot,
@@ -257,13 +258,26 @@ impl Mesh {
                     connections: [connection].into(),
                 };
                 self.neighbours.insert(peer, neighbour);
-                self.links_changed();
+                if known {
+                    self.gossip.publish.want_apart(self.patience());
+                    self.reroute.want_now();
+                } else {
+                    self.links_changed();
+                }
                 self.report_established(connection, peer);
-                if key.is_some() {
+                if key.is_some() && known {
+                    self.compare_states_over(connection);
+                } else if key.is_some() {
                     self.synchronise(connection);
                 }
             }
         }
+    }
+
+    /// Says whether this boot of a peer is in reach already: then it heard what we heard.
+    fn knows_way_to(&self, peer: PeerName, boot: BootId) -> bool {
+        let same = self.topology.record(peer).is_some_and(|record| record.boot == boot);
+        same && self.routes.hops(peer).is_some()
     }
 
     fn report_established(&mut self, connection: ConnectionId, peer: PeerName) {

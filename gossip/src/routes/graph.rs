@@ -17,13 +17,12 @@ pub struct Graph {
 
 impl Graph {
     /// Takes links that both ends report, and all of ours to `neighbours`.
-    pub fn new(
+    pub fn new<Links: AsRef<[PeerName]>>(
         me: PeerName,
         neighbours: &BTreeSet<PeerName>,
-        others: impl IntoIterator<Item = (PeerName, Vec<PeerName>)>,
+        others: impl IntoIterator<Item = (PeerName, Links)>,
     ) -> Self {
-        let mut reported: Vec<_> = others.into_iter().filter(|(name, _)| *name != me).collect();
-        reported.sort_unstable();
+        let reported: Vec<_> = others.into_iter().filter(|(name, _)| *name != me).collect();
         let mut names: Vec<_> =
             reported.iter().map(|(name, _)| *name).chain(neighbours.iter().copied()).collect();
         names.push(me);
@@ -33,7 +32,7 @@ impl Graph {
         let mut graph = Self { me, rows: vec![0; words * names.len()], words, names };
         for (name, links) in &reported {
             let Some(from) = graph.index(*name) else { continue };
-            for link in links {
+            for link in links.as_ref() {
                 if let Some(to) = graph.index(*link) {
                     graph.set(from, to);
                 }

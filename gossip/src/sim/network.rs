@@ -86,9 +86,7 @@ impl Network {
 impl Sim {
     pub(super) fn dial(&mut self, node: NodeId, connection: ConnectionId, target: &Target) {
         let now = self.now;
-        let to = target
-            .address()
-            .and_then(|address| (0..self.nodes.len()).find(|to| Self::address(*to) == address));
+        let to = target.address().and_then(|address| self.at_address(address));
         let Some(to) = to else {
             let error = format!("{target}: no such host");
             return self.schedule_input(now, node, Input::DialFailed { connection, error });
@@ -160,7 +158,9 @@ impl Sim {
         if let Some((wire, end)) = self.network.find(node, connection) {
             self.put(wire, 1 - end, Parcel::Bytes(bytes));
         }
-        self.schedule_input(self.now, node, Input::Writable { connection, queued: 0 });
+        if self.written.last() != Some(&connection) {
+            self.written.push(connection);
+        }
     }
 
     /// Closes one end of a wire; the other hears of it after what was sent before.

@@ -154,7 +154,8 @@ fn a_state_without_a_delta_spreads_by_comparison() {
     let nodes = mesh_of(&mut sim, 8, &on_ipam());
     sim.act(3, |mesh, now| mesh.publish(IPAM, None, b"news".to_vec(), now));
     // The application of each node takes the state it gets, as an allocator would.
-    let until = sim.now() + 3 * SECOND;
+    // Whoever was not drawn by any of the others is compared with in their turn, after ten seconds or so.
+    let until = sim.now() + 15 * SECOND;
     let mut knows: BTreeSet<_> = [3].into();
     while let Some((node, output)) = sim.step(until) {
         if let Output::Deliver { kind: DeliverKind::State, bytes, .. } = output {
@@ -458,23 +459,24 @@ fn two_meshes_at_the_limit_become_one_when_they_hear_of_each_other() {
     sim.run_for(60 * SECOND);
     sim.heal_all();
     sim.run_until(60 * SECOND, |sim| connected(sim, &nodes)).expect("one mesh again");
+    sim.run_for(SECOND); // two that called each other at once have two sessions for a moment
     assert!(nodes.iter().all(|node| sessions(&sim, *node) <= 3));
 }
 
 #[test]
 fn a_mesh_of_many_with_few_neighbours_each_is_no_archipelago() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         let (mut sim, mut chance) = (sim(200 + seed), StdRng::seed_from_u64(seed));
-        let mut nodes = vec![sim.add(limited(6))];
-        for _ in 1..60 {
+        let mut nodes = vec![sim.add(limited(5))];
+        for _ in 1..30 {
             sim.run_for(chance.random_range(0..100) * MILLISECOND);
             let contact = chance.random_range(0..nodes.len());
-            nodes.push(sim.add(towards(&[contact], &limited(6))));
+            nodes.push(sim.add(towards(&[contact], &limited(5))));
         }
         let took = sim.run_until(20 * SECOND, |sim| connected(sim, &nodes));
         assert!(took.is_some_and(|took| took < 10 * SECOND), "seed {seed}: {took:?}");
-        sim.run_for(10 * SECOND);
-        assert!(connected(&sim, &nodes) && nodes.iter().all(|node| sessions(&sim, *node) <= 6));
+        sim.run_for(5 * SECOND);
+        assert!(connected(&sim, &nodes) && nodes.iter().all(|node| sessions(&sim, *node) <= 5));
     }
 }
 
