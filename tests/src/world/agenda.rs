@@ -1,7 +1,8 @@
 //! What happens when: one heap of events, ordered by time and then by the order in which they were put down.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -75,51 +76,45 @@ pub(super) enum Event {
     Undo(Undo),
 }
 
+/// When an event is due, in which order it was put down, and where it lies: small, because a heap moves its entries
+/// about. The order of the fields is the order of comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Duration,
     number: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
+    place: usize,
 }
 
 /// Everything that is still to happen.
 #[derive(Default)]
 pub(super) struct Agenda {
-    heap: BinaryHeap<Entry>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    events: Vec<Option<Event>>,
+    /// Places in `events` with nothing in them.
+    free: Vec<usize>,
     last: u64,
 }
 
 impl Agenda {
     pub(super) fn put(&mut self, at: Duration, event: Event) {
         self.last += 1;
-        self.heap.push(Entry { at, number: self.last, event });
+        let place = self.free.pop().unwrap_or(self.events.len());
+        match self.events.get_mut(place) {
+            Some(slot) => *slot = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.heap.push(Reverse(Entry { at, number: self.last, place }));
     }
 
     /// The next event, if it is due by then.
     pub(super) fn next(&mut self, until: Duration) -> Option<(Duration, Event)> {
-        if self.heap.peek()?.at > until {
+        let next = self.heap.peek_mut()?;
+        if next.0.at > until {
             return None;
         }
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        let Reverse(Entry { at, place, .. }) = PeekMut::pop(next);
+        self.free.push(place);
+        Some((at, self.events.get_mut(place)?.take()?))
     }
 
     pub(super) fn len(&self) -> usize {
