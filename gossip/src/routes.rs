@@ -196,18 +196,18 @@ mod tests {
 
     #[test]
     fn the_neighbours_with_another_way_between_them_can_be_spared() {
+        let spared = |links: &[(u64, u64)]| {
+            let links = links.iter().flat_map(|(one, two)| [(*one, *two), (*two, *one)]);
+            let links: BTreeSet<_> = links.map(|(one, two)| (name(one), name(two))).collect();
+            let of = |peer| links.iter().filter(move |(from, _)| *from == peer).map(|(_, to)| *to);
+            let mine = of(name(1)).collect();
+            let others = (2..8).map(|peer| (name(peer), of(name(peer)).collect::<Vec<_>>()));
+            spare(&Graph::new(name(1), &mine, others), name(1))
+        };
         let links = [(1, 2), (1, 3), (1, 4), (1, 5), (2, 3), (4, 6), (6, 7)];
-        let mut reported: BTreeMap<PeerName, Vec<PeerName>> = BTreeMap::new();
-        for (one, two) in links {
-            reported.entry(name(one)).or_default().push(name(two));
-            reported.entry(name(two)).or_default().push(name(one));
-        }
-        let mine = [2, 3, 4, 5].map(name).into();
-        assert_eq!(spare(&Graph::new(name(1), &mine, reported.clone()), name(1)), [name(2), name(3)]);
-        reported.entry(name(7)).or_default().push(name(5));
-        reported.entry(name(5)).or_default().push(name(7));
-        let graph = Graph::new(name(1), &mine, reported);
-        assert_eq!(spare(&graph, name(1)), [name(2), name(3), name(4), name(5)], "the long way round");
+        assert_eq!(spared(&links), [name(2), name(3)]);
+        let longer = [&links[..], &[(5, 7)]].concat();
+        assert_eq!(spared(&longer), [name(2), name(3), name(4), name(5)], "the long way round");
     }
 
     #[test]

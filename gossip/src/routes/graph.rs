@@ -16,7 +16,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Takes links that both ends report, and all of ours to `neighbours`.
+    /// Takes links that both ends report, each one's sorted, and all of ours to `neighbours`.
     pub fn new<Links: AsRef<[PeerName]>>(
         me: PeerName,
         neighbours: &BTreeSet<PeerName>,
@@ -32,9 +32,12 @@ impl Graph {
         let mut graph = Self { me, rows: vec![0; words * names.len()], words, names };
         for (name, links) in &reported {
             let Some(from) = graph.index(*name) else { continue };
+            // Links are sorted as names are, so each is looked for only behind the one before.
+            let mut behind = 0;
             for link in links.as_ref() {
-                if let Some(to) = graph.index(*link) {
-                    graph.set(from, to);
+                behind += graph.names[behind..].iter().take_while(|name| *name < link).count();
+                if graph.names.get(behind) == Some(link) {
+                    graph.set(from, behind);
                 }
             }
         }

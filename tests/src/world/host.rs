@@ -52,6 +52,8 @@ pub(super) struct Launch {
     /// The kernel has VXLAN.
     pub(super) vxlan: bool,
     pub(super) limits: KeyLimits,
+    /// Most neighbours of a router.
+    pub(super) limit: Option<usize>,
     /// Handshakes are computed on the real curve, which is most of the work of a world that has them.
     pub(super) real_curve: bool,
 }
@@ -193,7 +195,7 @@ impl Host {
             endpoints: Vec::new(),
             listen_port: MESH,
             discovery: launch.discovery,
-            connection_limit: None,
+            connection_limit: launch.limit,
             targets,
             channels: Default::default(),
         };

@@ -28,6 +28,9 @@ const LOOPS: usize = 8;
 /// One world of so many has the real curve under its handshakes; the others a stand-in, at a hundredth of the cost.
 const REAL_CURVE: u64 = 16;
 
+/// In one world of so many each router has four neighbours at most, and what goes further is relayed.
+const LIMITED: u64 = 8;
+
 /// What worlds to draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -129,7 +132,11 @@ impl World {
         let hosts = hosts.clamp(2, shape.most);
         let far = Duration::from_micros([300, 2_000, 40_000][rng.random_range(0..3_usize)]);
         let network = Network::new(hosts, far, &mut rng);
-        let launch = Launch { real_curve: seed.is_multiple_of(REAL_CURVE), ..launch(hosts, &mut rng) };
+        let launch = Launch {
+            limit: (seed % LIMITED == LIMITED - 3).then_some(4),
+            real_curve: seed.is_multiple_of(REAL_CURVE),
+            ..launch(hosts, &mut rng)
+        };
         let most = u64::try_from(shape.troubled.as_millis()).unwrap_or(u64::MAX).max(2_001);
         let mut world = Self {
             now: Duration::ZERO,
@@ -256,6 +263,7 @@ fn launch(hosts: usize, rng: &mut StdRng) -> Launch {
         fastpath: rng.random_ratio(3, 4),
         vxlan: true,
         limits: if rare { limits } else { KeyLimits::default() },
+        limit: None,
         real_curve: false,
     }
 }
