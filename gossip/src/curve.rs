@@ -2,7 +2,7 @@
 //!
 //! The stand-in ([`Curve::Symbolic`]) takes a hash of both public halves for what the two ends share. That keeps
 //! all that a mesh relies on (both ends get the same key, other pairs and other ephemeral keys get others) and
-//! none of the secrecy: whoever sees both public halves knows the key. It costs a hundredth. Only
+//! none of the secrecy: whoever sees both public halves knows the key. It costs two hashes. Only
 //! `Identity::simulated` chooses it, which no shell can call, and it does not speak with X25519.
 
 #[cfg(feature = "sim")]

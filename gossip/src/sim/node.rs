@@ -23,7 +23,7 @@ pub struct NodeOptions {
     pub channels: Vec<ChannelName>,
     /// Whose key it has: another node's, to simulate a cloned machine; none: its own.
     pub identity: Option<NodeId>,
-    /// Whether its handshakes are computed on the real curve: that takes a hundred times as long.
+    /// Whether its handshakes are computed on the real curve, which costs far more than all else in them.
     pub real_curve: bool,
 }
 

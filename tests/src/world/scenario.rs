@@ -25,7 +25,7 @@ const RECOVERY: Duration = Duration::from_secs(120);
 /// a frame may find several ways. More would be a loop.
 const LOOPS: usize = 8;
 
-/// One world of so many has the real curve under its handshakes; the others a stand-in, at a hundredth of the cost.
+/// One world of so many has the real curve under its handshakes; the others a stand-in that costs next to nothing.
 const REAL_CURVE: u64 = 16;
 
 /// In one world of so many each router has four neighbours at most, and what goes further is relayed.
