@@ -17,8 +17,9 @@
 //!   }
 //!   chain forward {                         what this host would pass on to another
 //!     type filter hook forward priority -300; policy accept;
-//!     iifgroup <ours> oifgroup != <ours> tcp dport @mesh_tcp counter drop
-//!     iifgroup <ours> oifgroup != <ours> udp dport @mesh_udp counter drop
+//!     oifgroup <ours> accept
+//!     iifgroup <ours> tcp dport @mesh_tcp counter drop
+//!     iifgroup <ours> udp dport @mesh_udp counter drop
 //!   }
 //!   chain vxlan {
 //!     iifgroup <ours> counter drop
@@ -45,7 +46,7 @@
 //! of the peer's VXLAN device, for which a lasting entry stands (see `vxlan`): nothing changes. What a peer in
 //! `probes` could still do is move addresses by probes with another sender; it is a member of the mesh, not a stranger.
 //!
-//! Why `oifgroup != <ours>`: with `br_netfilter` frames from container to container, or to a peer's container, come
+//! Why `oifgroup <ours> accept`: with `br_netfilter` frames from container to container, or to a peer's container, come
 //! through `forward` too, from the bridge to the bridge. Port 6783 of a container is its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,12 +132,12 @@ fn input(filter: &Filter) -> Chain {
 }
 
 fn forward() -> Chain {
-    let elsewhere =
-        || vec![Expression::Meta(Meta::GroupOut), Expression::IsNot(GROUP.to_ne_bytes().to_vec())];
+    let to_ours = [vec![Expression::Meta(Meta::GroupOut)], is(&GROUP.to_ne_bytes())].concat();
     let why = "no container reaches the mesh of another host";
     let rules = vec![
-        drop(why, [from_ours(), elsewhere(), port(TCP), within(MESH_TCP)]),
-        drop(why, [from_ours(), elsewhere(), port(UDP), within(MESH_UDP)]),
+        accept("to a container", to_ours),
+        drop(why, [from_ours(), port(TCP), within(MESH_TCP)]),
+        drop(why, [from_ours(), port(UDP), within(MESH_UDP)]),
     ];
     Chain { base: Some(base(FORWARD)), rules }
 }

@@ -87,8 +87,9 @@ const TABLE: &str = r#"table inet weft-weft {
 
 	chain forward {
 		type filter hook forward priority raw; policy accept;
-		iifgroup 2003134068 oifgroup != 2003134068 tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
-		iifgroup 2003134068 oifgroup != 2003134068 udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
+		oifgroup 2003134068 accept comment "to a container"
+		iifgroup 2003134068 tcp dport @mesh_tcp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
+		iifgroup 2003134068 udp dport @mesh_udp counter packets 0 bytes 0 drop comment "no container reaches the mesh of another host"
 	}
 
 	chain input {
