@@ -2,11 +2,19 @@
 //!
 //! A closed stream is news at once; this machine is for silence. `verify` wants a pong within 400 ms, whatever
 //! else is heard: only a pong proves both directions. The backstop costs a ping per 10 idle seconds.
+//!
+//! Whoever is slow is not gone: a far side that took long to answer before gets a multiple of that, and when this side
+//! looks too late itself, the pong may lie unread. Otherwise an overloaded mesh would take its sessions down one after
+//! the other, and the handshakes of new ones would keep it overloaded.
 
 use std::time::{Duration, Instant};
 
 /// A suspected session has this long to answer.
 pub(crate) const VERIFY_DEADLINE: Duration = Duration::from_millis(400);
+/// …or so many times the last round trip.
+const PATIENCE: u32 = 4;
+/// Whoever looks so late after a deadline was kept from looking, and looks again.
+const LATE: Duration = Duration::from_millis(100);
 /// Nothing heard for so long: ask.
 const IDLE: Duration = Duration::from_secs(10);
 /// Whoever is being looked at anyway is asked so much earlier: then one look serves many sessions.
@@ -69,12 +77,12 @@ impl Liveness {
         if self.ping.is_some_and(|ping| ping.deadline.is_some()) {
             return None;
         }
-        Some(self.ask(now, Some(now + VERIFY_DEADLINE)))
+        Some(self.ask(now, Some(now + self.patience())))
     }
 
     /// Asks now even if a verification is under way: only an answer to this question counts.
     pub(crate) fn verify_anew(&mut self, now: Instant) -> u64 {
-        let deadline = self.ping.and_then(|ping| ping.deadline).unwrap_or(now + VERIFY_DEADLINE);
+        let deadline = self.ping.and_then(|ping| ping.deadline).unwrap_or(now + self.patience());
         self.ask(now, Some(deadline))
     }
 
@@ -97,10 +105,21 @@ impl Liveness {
         verification.map_or(self.heard + backstop, |deadline| deadline.min(self.heard + backstop))
     }
 
+    fn patience(&self) -> Duration {
+        self.rtt.map_or(VERIFY_DEADLINE, |rtt| (rtt * PATIENCE).clamp(VERIFY_DEADLINE, GONE))
+    }
+
     /// Looks whether anything is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Verdict {
         let early = if self.ping.is_none() { EARLY } else { Duration::ZERO };
         if now + early < self.due() {
+            return Verdict::Fine;
+        }
+        if let Some(Ping { deadline: Some(deadline), .. }) = &mut self.ping
+            && now > *deadline + LATE
+            && now < self.heard + GONE
+        {
+            *deadline = now + VERIFY_DEADLINE;
             return Verdict::Fine;
         }
         if self.ping.is_some() { Verdict::Silent } else { Verdict::Ping(self.ask(now, None)) }
@@ -123,6 +142,28 @@ mod tests {
     }
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn whoever_is_slow_gets_longer_and_whoever_looks_late_looks_again() {
+        let start = origin();
+        let mut liveness = Liveness::new(start);
+        let nonce = liveness.measure(start);
+        assert!(liveness.pong(nonce, start + SECOND));
+        let asked = start + 2 * SECOND;
+        liveness.verify(asked).unwrap();
+        assert_eq!(liveness.handle_timeout(asked + 3 * SECOND), Verdict::Fine);
+        assert_eq!(liveness.handle_timeout(asked + 4 * SECOND), Verdict::Silent);
+
+        let mut liveness = Liveness::new(start);
+        liveness.verify(start).unwrap();
+        let late = start + VERIFY_DEADLINE + 2 * LATE;
+        assert_eq!(liveness.handle_timeout(late), Verdict::Fine, "the pong may lie unread");
+        assert_eq!(liveness.due(), late + VERIFY_DEADLINE);
+        assert_eq!(liveness.handle_timeout(late + VERIFY_DEADLINE), Verdict::Silent);
+        let mut liveness = Liveness::new(start);
+        liveness.verify(start).unwrap();
+        assert_eq!(liveness.handle_timeout(start + GONE), Verdict::Silent, "not for ever");
+    }
 
     #[test]
     fn an_idle_session_is_asked_after_ten_seconds_and_given_up_after_fifteen() {
