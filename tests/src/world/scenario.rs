@@ -233,7 +233,8 @@ impl World {
         self.calm();
         let recovered = self.recover(RECOVERY)?;
         // From here on nothing is wrong, so nothing may be lost, whatever carrier is changed for a better one.
-        // (Where neighbours are bounded, routers still look for better ones, and trees differ meanwhile.)
+        // Not asked where neighbours are bounded: in seeds 31069, 31157 and 31181 one frame came by VXLAN and a moment
+        // later by sleeve. In the first links were still being exchanged then; why it came twice is not known.
         self.most_copies = if self.hosts[0].launch.limit.is_some() { LOOPS } else { 1 };
         self.run_for(Duration::from_secs(15))?;
         match self.ask_around(Duration::from_secs(1))? {
