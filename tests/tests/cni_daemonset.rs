@@ -22,6 +22,9 @@ const IMAGE: &str = "docker.io/local/weft:latest";
 /// The most a node may take from nothing to its first pod.
 const UP: Duration = Duration::from_secs(20);
 
+/// The most bytes of the plugin, which each node starts for every pod: with musl, and where only glibc was to be had.
+const PLUGIN: [usize; 2] = [1_000_000, 1_800_000];
+
 /// The image as a tar: `WEFT_IMAGE`, or where `build.sh` leaves it.
 fn image() -> Result<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/image/weft.tar");
@@ -118,6 +121,16 @@ impl Node<'_> {
     }
 }
 
+/// A static program that stays small.
+fn check_plugin(path: &Path) -> Result<()> {
+    let program = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let holds = |word: &[u8]| program.windows(word.len()).any(|window| window == word);
+    ensure!(!holds(b"/lib64/ld-") && !holds(b"/lib/ld-"), "{} wants a loader", path.display());
+    let limit = PLUGIN[usize::from(holds(b"GLIBC_TUNABLES"))];
+    ensure!(program.len() <= limit, "{}: {} bytes, at most {limit}", path.display(), program.len());
+    Ok(())
+}
+
 #[test]
 fn the_daemonset_connects_pods_of_two_nodes_with_the_privileges_of_its_manifest() -> Result<()> {
     image()?;
@@ -132,6 +145,7 @@ fn the_daemonset_connects_pods_of_two_nodes_with_the_privileges_of_its_manifest(
         for (node, host) in [(&one, &hosts[0]), (&two, &hosts[1])] {
             node.wait_ready(host)?;
             node.containerd.wait_network(UP)?;
+            check_plugin(&node.containerd.plugins().join("weft-net"))?;
         }
         let capable = one.pod.exec(&one.router, &["/usr/local/bin/weft", "status"])?;
         ensure!(capable.code == 0, "{capable:?}");

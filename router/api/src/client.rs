@@ -190,7 +190,8 @@ fn timeout(socket: &OwnedFd, deadline: Deadline) -> io::Result<()> {
 }
 
 fn time_value(duration: Duration) -> TimeVal {
-    let seconds = libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX);
+    // Of another width on every system: what does not fit is longer than anybody waits.
+    let seconds = duration.as_secs().try_into().unwrap_or(i32::MAX.into());
     TimeVal::new(seconds, duration.subsec_micros().into())
 }
 
