@@ -6,7 +6,7 @@
 //!   └── backoff ◄──┘                       └──► due now
 //! ```
 //!
-//! One attempt at a time per target. A target that turns out to be a peer with a session rests as long as any
+//! One attempt at a time per target, and so many in all as the far ends answer quickly (`window.rs`). A target that turns out to be a peer with a session rests as long as any
 //! session with that peer lives. Of two peers that learn of each other the lower name dials at once and the
 //! higher a little later, so that they seldom meet in the middle.
 //!
@@ -14,6 +14,7 @@
 //! groups that are full would stay islands for ever, with a path between them and nobody to try it.
 
 mod backoff;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,9 +29,8 @@ use crate::peer::PeerName;
 use crate::target::Target;
 use crate::topology::KNOWN_LIMIT;
 use backoff::Backoff;
+use window::Window;
 
-/// Dials under way at one time; a mesh of hundreds is built a handful of round trips later than without.
-const ATTEMPT_LIMIT: usize = 64;
 /// A target that is ourselves is tried again this much later: its name may come to mean somebody else.
 const OURSELVES_PAUSE: Duration = Duration::from_secs(60);
 /// Peers that learned of each other dial within this time.
@@ -123,6 +123,7 @@ pub(crate) struct Dialer {
     up: BTreeSet<PeerName>,
     /// How many dials are under way, and when the next is due: kept, because they are asked for all the time.
     trying: usize,
+    window: Window,
     soonest: Option<Instant>,
     /// The same of those that lead to strangers.
     soonest_stranger: Option<Instant>,
@@ -137,6 +138,7 @@ impl Dialer {
             candidates: BTreeMap::new(),
             up: BTreeSet::new(),
             trying: 0,
+            window: Window::default(),
             soonest: None,
             soonest_stranger: None,
             reachable: BTreeSet::new(),
@@ -262,6 +264,16 @@ impl Dialer {
         self.changed();
     }
 
+    /// Nobody answered a dial.
+    pub(crate) fn unanswered(&mut self) {
+        self.window.widen();
+    }
+
+    /// A handshake came to its end, or to its deadline, after so long; the way to the far side and back takes `connect`.
+    pub(crate) fn shook(&mut self, handshake: Duration, connect: Duration, now: Instant) {
+        self.window.shook(handshake, connect, now);
+    }
+
     /// A dial, or the handshake on it, came to nothing.
     pub(crate) fn failed(&mut self, key: &Key, error: String, rng: &mut StdRng, now: Instant) {
         let Some(candidate) = self.candidates.get_mut(key) else { return };
@@ -334,7 +346,7 @@ impl Dialer {
             Room::ForAnybody => self.soonest,
             Room::ForStrangers => self.soonest_stranger,
         };
-        soonest.filter(|_| self.trying < ATTEMPT_LIMIT)
+        soonest.filter(|_| self.trying < self.window.size())
     }
 
     fn changed(&mut self) {

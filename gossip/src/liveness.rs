@@ -1,11 +1,12 @@
 //! Whether the far side of a session still answers.
 //!
-//! A closed stream is news at once; this machine is for silence. `verify` wants a pong within 400 ms, whatever
-//! else is heard: only a pong proves both directions. The backstop costs a ping per 10 idle seconds.
+//! A closed stream is news at once; this machine is for silence. `verify` wants a pong within 400 ms: only a pong
+//! proves both directions. The backstop costs a ping per 10 idle seconds.
 //!
-//! Whoever is slow is not gone: a far side that took long to answer before gets a multiple of that, and when this side
-//! looks too late itself, the pong may lie unread. Otherwise an overloaded mesh would take its sessions down one after
-//! the other, and the handshakes of new ones would keep it overloaded.
+//! Whoever is slow is not gone: a far side that took long to answer before gets a multiple of that, one that says
+//! something else meanwhile gets 3 s (where only our direction is cut it hears nothing of us, and hangs up itself), and
+//! when this side looks too late itself, the pong may lie unread. Otherwise an overloaded mesh would take its sessions
+//! down one after the other, and the handshakes of new ones would keep it overloaded.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(crate) const VERIFY_DEADLINE: Duration = Duration::from_millis(400);
 /// …or so many times the last round trip.
 const PATIENCE: u32 = 4;
+/// Whoever says something else meanwhile has this long to answer.
+const BUSY_DEADLINE: Duration = Duration::from_secs(3);
 /// Whoever looks so late after a deadline was kept from looking, and looks again.
 const LATE: Duration = Duration::from_millis(100);
 /// Nothing heard for so long: ask.
@@ -115,12 +118,13 @@ impl Liveness {
         if now + early < self.due() {
             return Verdict::Fine;
         }
-        if let Some(Ping { deadline: Some(deadline), .. }) = &mut self.ping
-            && now > *deadline + LATE
-            && now < self.heard + GONE
-        {
-            *deadline = now + VERIFY_DEADLINE;
-            return Verdict::Fine;
+        if let Some(Ping { deadline: Some(deadline), sent, .. }) = &mut self.ping {
+            let looked_late = now > *deadline + LATE && now < self.heard + GONE;
+            let busy = self.heard > *sent && now < *sent + BUSY_DEADLINE;
+            if looked_late || busy {
+                *deadline = now + VERIFY_DEADLINE;
+                return Verdict::Fine;
+            }
         }
         if self.ping.is_some() { Verdict::Silent } else { Verdict::Ping(self.ask(now, None)) }
     }
@@ -181,11 +185,20 @@ mod tests {
         let mut liveness = Liveness::new(start);
         let nonce = liveness.verify(start).unwrap();
         assert_eq!(liveness.verify(start), None, "one verification at a time");
-        liveness.heard(start + VERIFY_DEADLINE / 2);
         assert_eq!(liveness.due(), start + VERIFY_DEADLINE);
-        assert_eq!(liveness.handle_timeout(start + VERIFY_DEADLINE), Verdict::Silent);
-        assert!(liveness.pong(nonce, start + VERIFY_DEADLINE));
-        assert_eq!(liveness.handle_timeout(start + VERIFY_DEADLINE), Verdict::Fine);
+        let mut silent = Liveness { ping: liveness.ping, ..Liveness::new(start) };
+        assert_eq!(silent.handle_timeout(start + VERIFY_DEADLINE), Verdict::Silent);
+
+        // Whoever speaks is there, and only slow; but not for ever.
+        let mut now = start;
+        while now < start + BUSY_DEADLINE {
+            assert_eq!(liveness.handle_timeout(now), Verdict::Fine);
+            liveness.heard(now + VERIFY_DEADLINE / 2);
+            now = liveness.due();
+        }
+        assert_eq!(liveness.handle_timeout(now), Verdict::Silent);
+        assert!(liveness.pong(nonce, now));
+        assert_eq!(liveness.handle_timeout(now), Verdict::Fine);
     }
 
     #[test]

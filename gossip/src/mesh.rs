@@ -161,7 +161,10 @@ impl Mesh {
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
             Input::Dialed { connection, remote, local } => self.dialed(connection, remote, local, now),
-            Input::DialFailed { connection, error } => self.end(connection, &error, now),
+            Input::DialFailed { connection, error } => {
+                self.dialer.unanswered();
+                self.end(connection, &error, now);
+            }
             Input::Received { connection, bytes } => self.received(connection, &bytes, now),
             Input::Closed { connection, error } => {
                 let reason = error.as_deref().unwrap_or("closed by the far side").to_owned();

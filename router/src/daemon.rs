@@ -33,7 +33,7 @@ use crate::io::call::Call;
 use crate::io::capture::{CaptureKind, CaptureMode};
 use crate::io::dataplane::{DataplaneConfig, DataplaneHandle};
 use crate::io::host::Places;
-use crate::io::kernel::{self, Brought, Job, News, Way};
+use crate::io::kernel::{self, Brought, Job, Move, News, Way};
 use crate::io::probe::Prober;
 use crate::io::store::{self, Loaded, Store, Writer};
 use crate::io::{clock, dataplane, journal, signals};
@@ -234,7 +234,7 @@ impl Daemon {
             KernelJob::Fence(call) => Job::Fence(call),
             KernelJob::Fastpath(wish) => Job::Fastpath(wish),
             KernelJob::MoveMacs { peer, address, job, to } => {
-                Job::Move { peer, address, job, to: self.way(peer, to) }
+                Job::Move(Move { peer, address, job, to: self.way(peer, to) })
             }
         };
         self.order(job).await;

@@ -234,6 +234,9 @@ impl Fastpath {
     /// # Errors
     /// Refused when the port does not stand; otherwise the first thing the kernel refused.
     pub async fn move_macs(&mut self, macs: &[MacAddr], to: Port) -> Result<(), Error> {
+        if macs.is_empty() {
+            return Ok(()); // so it is between hosts that have not met in containers: the most of a large mesh
+        }
         let macs: BTreeSet<MacAddr> = macs.iter().copied().collect();
         match to {
             Port::Sleeve => self.to_sleeve(&macs).await,

@@ -75,12 +75,15 @@ pub(super) struct Link {
     /// What was dialled; none: inbound.
     pub(super) key: Option<Key>,
     pub(super) phase: Phase,
+    /// Of a dial whose handshake is under way: when it began, and how long the connection took before.
+    shaking: Option<(Instant, Duration)>,
     queued: usize,
 }
 
 impl Link {
     pub(super) fn dialing(key: Key, now: Instant) -> Self {
-        Self { remote: None, local: None, key: Some(key), phase: Phase::Dialing { since: now }, queued: 0 }
+        let phase = Phase::Dialing { since: now };
+        Self { remote: None, local: None, key: Some(key), phase, shaking: None, queued: 0 }
     }
 
     pub(super) fn inbound(
@@ -90,7 +93,26 @@ impl Link {
         now: Instant,
     ) -> Self {
         let phase = Phase::HalfOpen { session, deadline: now + HANDSHAKE_DEADLINE };
-        Self { remote: Some(remote), local, key: None, phase, queued: 0 }
+        Self { remote: Some(remote), local, key: None, phase, shaking: None, queued: 0 }
+    }
+
+    /// The far side of a dial answered: the handshake begins.
+    pub(super) fn dialed(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        session: Session,
+        now: Instant,
+    ) {
+        let Phase::Dialing { since } = self.phase else { return };
+        (self.remote, self.local) = (Some(remote), local);
+        self.phase = Phase::HalfOpen { session, deadline: now + HANDSHAKE_DEADLINE };
+        self.shaking = Some((now, now.saturating_duration_since(since)));
+    }
+
+    /// The handshake of a dial has come to its end, or to its deadline: how long it took, and the connection before it.
+    pub(super) fn shook(&mut self, now: Instant) -> Option<(Duration, Duration)> {
+        self.shaking.take().map(|(began, connect)| (now.saturating_duration_since(began), connect))
     }
 
     /// When something about this connection is due.

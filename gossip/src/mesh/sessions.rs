@@ -68,9 +68,7 @@ impl Mesh {
             return;
         };
         if matches!(link.phase, Phase::Dialing { .. }) {
-            link.remote = Some(remote);
-            link.local = local;
-            link.phase = Phase::HalfOpen { session, deadline: now + link::HANDSHAKE_DEADLINE };
+            link.dialed(remote, local, session, now);
             self.wake_for(connection);
             self.flush(connection);
         }
@@ -110,8 +108,12 @@ impl Mesh {
             self.links.get_mut(&connection).and_then(Link::session_mut).and_then(Session::poll_event)
         {
             match event {
-                Event::Introduced(introduction) => self.judge(connection, introduction, false, now),
+                Event::Introduced(introduction) => {
+                    self.shook(connection, now);
+                    self.judge(connection, introduction, false, now);
+                }
                 Event::Refused(refusal) => {
+                    self.shook(connection, now);
                     if refusal.code == RefusalCode::Clone {
                         self.counters.clones += 1;
                     }
@@ -129,6 +131,14 @@ impl Mesh {
         }
         if let Err(error) = result {
             self.session_failed(connection, &error, now);
+        }
+    }
+
+    /// The handshake of a dial has come to its end, or to its deadline: how long that took says how many more may be
+    /// under way.
+    fn shook(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some((handshake, connect)) = self.links.get_mut(&connection).and_then(|link| link.shook(now)) {
+            self.dialer.shook(handshake, connect, now);
         }
     }
 
@@ -372,6 +382,7 @@ impl Mesh {
                 }
                 Phase::HalfOpen { deadline, .. } if *deadline <= now => {
                     self.counters.handshakes_failed += 1;
+                    self.shook(connection, now);
                     self.end(connection, "the handshake took more than 5 s", now);
                 }
                 Phase::Held { introduction, until, .. } if *until <= now => {

@@ -6,12 +6,13 @@
 //!
 //! Jobs are carried out in order. Of wishes only the last is, since each is the whole of it, when no other job waits:
 //! two hundred containers at once do not cost two hundred looks. A wish that differs by container links only, which jobs
-//! of their own have made or removed, waits for a quiet moment, so that no caller waits for a look. But no wish is
-//! carried past a move of addresses: that is what makes a change of carrier safe. Of removals all that wait are carried out
-//! together.
+//! of their own have made or removed, waits for a quiet moment, so that no caller waits for a look. But of no peer the wish
+//! is carried past a move of its addresses: that is what makes a change of carrier safe (`moves.rs`). Of removals all that
+//! wait are carried out together.
 
 mod firewall;
 mod lines;
+mod moves;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ use crate::node::{CallId, Inspection, KernelReport, LocalWish, Picture};
 use crate::overlay::KernelWish;
 use firewall::Firewall;
 use lines::facts_lines;
+use moves::Moves;
 use watch::{Change, Watch};
 
 /// Jobs waiting: the control loop makes one per call, and calls are bounded by the API's own queue.
@@ -69,16 +71,7 @@ pub enum Job {
     /// Bring forwarding entries and source filter to this state, and keep them there.
     Fastpath(KernelWish),
     /// Move the addresses behind a peer to the other port.
-    Move {
-        /// The peer.
-        peer: PeerName,
-        /// Its underlay address.
-        address: IpAddr,
-        /// The number to answer with.
-        job: u64,
-        /// Where to.
-        to: Way,
-    },
+    Move(Move),
     /// Make a container link.
     Attach {
         /// The call that asks for it.
@@ -101,6 +94,19 @@ pub enum Job {
     Inspect(CallId, Inspection, Vec<IpAddr>),
     /// Remove every object of ours.
     Teardown(CallId),
+}
+
+/// The addresses behind a peer, and the port they move to.
+#[derive(Debug)]
+pub struct Move {
+    /// The peer.
+    pub peer: PeerName,
+    /// Its underlay address.
+    pub address: IpAddr,
+    /// The number to answer with.
+    pub job: u64,
+    /// Where to.
+    pub to: Way,
 }
 
 /// Where addresses move to.
@@ -328,13 +334,7 @@ impl Task {
                 self.picture.wish = wish;
                 self.owe(Asked::Entries);
             }
-            Job::Move { peer, address, job, to } => {
-                self.settle().await;
-                if let Err(error) = self.move_macs(peer, address, to).await {
-                    tracing::warn!(%peer, %error, "not every address of the peer could be moved to its new carrier");
-                }
-                self.tell(News::Report(KernelReport::Moved(peer, job))).await;
-            }
+            Job::Move(first) => self.move_all(first).await,
             Job::Attach { call, link, lock, descriptors } => {
                 let Descriptors { netns, netlink } = descriptors;
                 self.lock(&link, lock);
@@ -436,6 +436,33 @@ impl Task {
         self.stands = Some(after);
         self.tell(News::Report(KernelReport::Applied(self.picture.wish.serial))).await;
         true
+    }
+
+    /// Moves the addresses behind a peer, and behind all others whose move waits already: the wishes between these are one
+    /// for the kernel, or two.
+    async fn move_all(&mut self, first: Move) {
+        let mut moves = Moves::new(first);
+        while self.aside.is_none() {
+            match self.inbox.try_recv() {
+                Ok(Job::Fastpath(wish)) => moves.wish(&mut self.picture.wish, wish),
+                Ok(Job::Move(next)) => self.aside = moves.add(next).map(Job::Move),
+                Ok(other) => self.aside = Some(other),
+                Err(_) => break,
+            }
+        }
+        let (moves, after) = moves.end();
+        self.owe(Asked::Entries);
+        self.settle().await;
+        for Move { peer, address, job, to } in moves {
+            if let Err(error) = self.move_macs(peer, address, to).await {
+                tracing::warn!(%peer, %error, "not every address of the peer could be moved to its new carrier");
+            }
+            self.tell(News::Report(KernelReport::Moved(peer, job))).await;
+        }
+        if let Some(wish) = after {
+            self.picture.wish = wish;
+            self.owe(Asked::Entries);
+        }
     }
 
     /// Moves the addresses behind a peer in the tables of bridge and VXLAN device.

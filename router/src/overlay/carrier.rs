@@ -358,8 +358,12 @@ impl Neighbour {
 
     /// The kernel holds another wish.
     pub(super) fn applied(&mut self, here: &Here, orders: &mut Orders, now: Instant) {
-        if !self.change.is_settled() {
+        let waits = !self.change.is_settled();
+        if waits {
             self.with(orders, |change, hands| change.applied(hands, now));
+        }
+        let unprobed = self.session.as_ref().is_some_and(|session| session.prober().is_none());
+        if waits || (unprobed && orders.is_known(self.peer)) {
             self.tend(here, orders, now);
         }
     }

@@ -101,6 +101,8 @@ pub struct Remembered {
 pub(super) struct Orders {
     queue: VecDeque<Output>,
     wish: KernelWish,
+    /// In which wish the kernel was first asked for a peer at its address.
+    asked: BTreeMap<PeerName, u64>,
     applied: u64,
     job: u64,
     pub(super) counters: Counters,
@@ -146,6 +148,12 @@ impl Orders {
         };
         if before != remote {
             self.wish.serial += 1;
+            let place = |remote: RemoteWish| (remote.address, remote.port);
+            match remote {
+                Some(remote) if before.map(place) == Some(place(remote)) => {}
+                Some(_) => drop(self.asked.insert(peer, self.wish.serial)),
+                None => drop(self.asked.remove(&peer)),
+            }
             self.queue.push_back(Output::Kernel(self.wish.clone()));
         }
         self.wish.serial
@@ -162,6 +170,11 @@ impl Orders {
     /// The kernel holds this wish, and so all before it.
     pub(super) fn applied(&mut self, serial: u64) {
         self.applied = self.applied.max(serial.min(self.wish.serial));
+    }
+
+    /// Whether the kernel knows the peer: before that a probe would be flooded, to containers too, and reach nobody.
+    pub(super) fn is_known(&self, peer: PeerName) -> bool {
+        self.asked.get(&peer).is_some_and(|serial| self.is_applied(*serial))
     }
 
     pub(super) fn is_applied(&self, serial: u64) -> bool {

@@ -37,15 +37,26 @@ use super::wire::{Say, Stand, Told};
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often a step is said.
 const TRIES: u8 = 6;
-/// How long the kernel may take for a step.
-const KERNEL: Duration = Duration::from_secs(2);
+/// How long the kernel may take to leave fastpath: what is left may carry nothing any more.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How long it may take to return: sleeve carries meanwhile, and in a mesh that comes up all peers are waiting. To give up
+/// would be to begin again.
+const RETURN: Duration = Duration::from_secs(8);
 /// How long the follower waits for the leader's part: what the leader's kernel and all its tries may take.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(12);
 /// After a change that failed, how long until the next is proposed.
 const REST: Duration = Duration::from_secs(2);
 /// How long frames may still arrive by the carrier that was left. So long nothing is let in from a peer that
 /// left fastpath; after a return, what they turned back is swept then.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take for a step.
+fn kernel(to: Stand) -> Duration {
+    match to {
+        Stand::Sleeve => LEAVE,
+        Stand::Fastpath => RETURN,
+    }
+}
 
 /// Where a change stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -347,13 +358,13 @@ impl Switchover {
 
     fn prepare(&mut self, to: Stand, hands: &mut Hands<'_>, now: Instant) {
         let wait = self.start(to, hands);
-        self.enter(Phase::Preparing(to, wait), KERNEL, now);
+        self.enter(Phase::Preparing(to, wait), kernel(to), now);
         self.applied(hands, now);
     }
 
     fn work(&mut self, to: Stand, hands: &mut Hands<'_>, now: Instant) {
         let wait = self.start(to, hands);
-        self.enter(Phase::Working(to, wait), KERNEL, now);
+        self.enter(Phase::Working(to, wait), kernel(to), now);
         self.applied(hands, now);
     }
 
@@ -376,7 +387,7 @@ impl Switchover {
             Phase::Working(Stand::Fastpath, Wait::Applied(_)) => {
                 // The data half last: until they are moved, it carries what the bridge still hands it.
                 let job = hands.sweep(Stand::Fastpath);
-                self.enter(Phase::Working(Stand::Fastpath, Wait::Moved(job)), KERNEL, now);
+                self.enter(Phase::Working(Stand::Fastpath, Wait::Moved(job)), RETURN, now);
             }
             Phase::Working(to, _) => {
                 hands.stand(to);
@@ -407,7 +418,7 @@ impl Switchover {
             }
             Stand::Fastpath => {
                 let job = hands.sweep(to);
-                self.enter(Phase::Finishing(Wait::Moved(job)), KERNEL, now);
+                self.enter(Phase::Finishing(Wait::Moved(job)), RETURN, now);
             }
         }
     }

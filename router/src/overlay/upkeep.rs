@@ -16,9 +16,9 @@ impl Neighbour {
     /// Brings everything that follows from what is known up to date. Called after every input.
     pub(super) fn tend(&mut self, here: &Here, orders: &mut Orders, now: Instant) {
         self.fit(here, orders, now);
-        self.probe(here, now);
-        self.flush(orders);
         self.gate(self.terms(here).is_ok(), orders);
+        self.probe(here, orders, now);
+        self.flush(orders);
         self.lead(here, orders, now);
         self.tell_view(orders, now);
         self.conclude(here, orders, now);
@@ -35,9 +35,9 @@ impl Neighbour {
         }
     }
 
-    /// Probes exactly while both ends allow and can do fastpath.
-    fn probe(&mut self, here: &Here, now: Instant) {
-        let wanted = self.terms(here).is_ok();
+    /// Probes exactly while both ends allow and can do fastpath, and the kernel knows where to.
+    fn probe(&mut self, here: &Here, orders: &Orders, now: Instant) {
+        let wanted = self.terms(here).is_ok() && orders.is_known(self.peer);
         if let Some(session) = &mut self.session {
             session.probe(wanted, here, now);
         }
