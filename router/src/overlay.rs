@@ -214,7 +214,7 @@ impl Overlay {
     /// that way leads through others.
     pub fn handle_mesh(&mut self, known: &BTreeMap<PeerName, bool>, now: Instant) {
         for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_held()) {
-            neighbour.rumour(known.get(peer).copied(), now);
+            neighbour.rumour(known.get(peer).copied(), &self.here, &mut self.orders, now);
         }
     }
 

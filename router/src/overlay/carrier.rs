@@ -6,7 +6,8 @@
 //!  carrier changes ◄── agreed by both (switchover.rs) ◄── proposed ◄─┘ by the end with the lower name
 //!
 //!  session lost:  on sleeve     ──► nothing is kept
-//!                 on fastpath   ──► the kernel goes on forwarding; held (HOLD), until removed or reached otherwise
+//!                 on fastpath   ──► the kernel goes on forwarding; held (HOLD), until removed or reached otherwise:
+//!                                   floods leave it first (HEARD), then everything (RELAYED)
 //!  restarted:     remembered    ──► held until the mesh has been heard, or REMEMBERED
 //! ```
 
@@ -32,6 +33,10 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long a peer whose router is alive, but reached only through others, may take to come back by itself;
 /// dialling takes at most 5 s.
 const RELAYED: Duration = Duration::from_secs(15);
+/// How long until all have heard that such a peer is no neighbour any more: a large mesh looks at its routes once a
+/// second. Before, those between may believe that floods go straight there; afterwards they bring them, and whoever
+/// went on sending them straight would send them twice.
+const HEARD: Duration = Duration::from_secs(2);
 /// How long fastpath is kept in a session whose other end does not take it up.
 pub(super) const UNFIT: Duration = Duration::from_secs(10);
 /// Up to this many neighbours, heartbeats to those on fastpath come as if they always carried data.
@@ -56,6 +61,10 @@ struct Hold {
     remembered: bool,
     /// Since when the peer is reached through others.
     relayed: Option<Instant>,
+    /// When all have heard of that.
+    heard: Option<Instant>,
+    /// All have: the others bring it what is flooded, and the kernel must not.
+    bypassed: bool,
 }
 
 /// One neighbour, as the overlay sees it.
@@ -181,7 +190,7 @@ impl Neighbour {
         let mut neighbour = Self::new(me, known.peer, known.address);
         (neighbour.stand, neighbour.stood) = (Stand::Fastpath, Stand::Fastpath);
         (neighbour.entered, neighbour.port) = (Some(now), known.port);
-        neighbour.hold = Some(Hold { until: now + REMEMBERED, remembered: true, relayed: None });
+        neighbour.hold = Some(Hold::new(now + REMEMBERED, true));
         neighbour.gate(false, orders);
         neighbour
     }
@@ -239,17 +248,32 @@ impl Neighbour {
         }
         orders.counters.held += 1;
         tracing::info!(peer = %self.peer, nickname = self.nickname, "session lost: fastpath is kept as it is");
-        self.hold = Some(Hold { until: now + HOLD, remembered: false, relayed: None });
+        self.hold = Some(Hold::new(now + HOLD, false));
         true
     }
 
     /// What the mesh knows of a peer without a session: whether it is there at all, and reached through others.
-    pub(super) fn rumour(&mut self, known: Option<bool>, now: Instant) {
+    pub(super) fn rumour(&mut self, known: Option<bool>, here: &Here, orders: &mut Orders, now: Instant) {
         let Some(hold) = &mut self.hold else { return };
         if known.is_some() && hold.remembered {
             (hold.remembered, hold.until) = (false, now + HOLD);
         }
-        hold.relayed = if known == Some(true) { hold.relayed.or(Some(now)) } else { None };
+        match known {
+            Some(true) if hold.relayed.is_some() => {}
+            // Without a sleeve nobody could bring it anything from here.
+            Some(true) => (hold.relayed, hold.heard) = (Some(now), here.config.sleeve.map(|_| now + HEARD)),
+            Some(false) | None => {
+                (hold.relayed, hold.heard) = (None, None);
+                if std::mem::take(&mut hold.bypassed) {
+                    self.gate(false, orders);
+                }
+            }
+        }
+    }
+
+    /// Whether what is flooded reaches the peer through others.
+    pub(super) fn is_bypassed(&self) -> bool {
+        self.hold.is_some_and(|hold| hold.bypassed)
     }
 
     /// The peer is gone for good, or must not be served any more: fastpath is left here and now.
@@ -398,7 +422,7 @@ impl Neighbour {
     /// When the neighbour wants to be called again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let session = self.session.as_ref().and_then(Session::deadline);
-        let hold = self.hold.map(|hold| hold.ends());
+        let hold = self.hold.map(|hold| hold.deadline());
         let unfit = self.unfit.map(|since| since + UNFIT);
         [session, hold, unfit, self.wake, self.change.deadline()].into_iter().flatten().min()
     }
@@ -414,6 +438,12 @@ impl Neighbour {
             self.leave(orders, now);
             orders.want(self.peer, None);
             return false;
+        }
+        if let Some(hold) = &mut self.hold
+            && hold.heard.is_some_and(|heard| now >= heard)
+        {
+            (hold.heard, hold.bypassed) = (None, true);
+            self.gate(false, orders);
         }
         let busy = here.crowd <= FEW && self.stand == Stand::Fastpath;
         if let Some(prober) = self.session.as_mut().and_then(Session::prober_mut) {
@@ -479,6 +509,14 @@ impl Neighbour {
 }
 
 impl Hold {
+    fn new(until: Instant, remembered: bool) -> Self {
+        Self { until, remembered, relayed: None, heard: None, bypassed: false }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.heard.map_or(self.ends(), |heard| heard.min(self.ends()))
+    }
+
     fn ends(&self) -> Instant {
         self.relayed.map_or(self.until, |since| self.until.min(since + RELAYED))
     }

@@ -56,7 +56,7 @@ impl Neighbour {
             default,
         };
         let wish = match self.stand {
-            Stand::Fastpath => Some(remote(Accept::Frames, true)),
+            Stand::Fastpath => Some(remote(Accept::Frames, !self.is_bypassed())),
             Stand::Sleeve if self.change.lingers() => return,
             Stand::Sleeve => candidate.then(|| remote(Accept::Probes, false)),
         };

@@ -97,6 +97,8 @@ pub(super) struct Host {
     pub(super) kernel_lag: Duration,
     /// The highest incarnation its peers may have heard.
     pub(super) incarnation: u64,
+    /// When the way to another host was last changed here: a neighbour found or lost, an entry of the kernel.
+    pub(super) rearranged: BTreeMap<HostId, Duration>,
 }
 
 impl Host {
@@ -118,6 +120,7 @@ impl Host {
             doom: None,
             kernel_lag: Duration::ZERO,
             incarnation: 0,
+            rearranged: BTreeMap::new(),
         };
         host.kernel.bridge.device = MacAddr::vxlan_of(host.name.as_u64());
         host

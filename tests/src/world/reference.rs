@@ -32,6 +32,9 @@ use super::workload::Talk;
 
 /// How long a frame is watched.
 const WATCHED: Duration = Duration::from_secs(20);
+/// How long after a change of neighbours or carriers a frame may come by the old way and the new one. Whoever
+/// loses a neighbour goes on flooding to it for two seconds, until all have heard that others must do that now.
+const REARRANGING: Duration = Duration::from_millis(2_500);
 /// Events that may wait, per host.
 const WAITING: usize = 20_000;
 
@@ -206,7 +209,11 @@ impl World {
     /// I7, at every frame that comes into a bridge from another host.
     pub(super) fn check_passage(&mut self, host: HostId, port: Port, frame: &[u8]) {
         let Some(talk) = Talk::read(frame) else { return };
-        let (now, most) = (self.now, self.most_copies);
+        let (now, mut most) = (self.now, self.most_copies);
+        let from = self.containers[talk.from].host;
+        if self.may_rearrange && self.is_rearranged(from, host) {
+            most += 1;
+        }
         let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return };
         let came = flight.came.entry((host, talk.question)).or_default();
         came.push((port, now));
@@ -217,6 +224,13 @@ impl World {
             let text = format!("frame {talk:?} came to host{host} again: {came:?} (I7)");
             self.break_off(text);
         }
+    }
+
+    /// Whether the way between two hosts was changed lately at either end. A new one is opened before the old one is
+    /// closed, or frames would be lost, so what is flooded may come by both.
+    fn is_rearranged(&self, from: HostId, to: HostId) -> bool {
+        let at = |host: HostId, other| self.hosts[host].rearranged.get(&other);
+        [at(from, to), at(to, from)].into_iter().flatten().any(|at| self.now < *at + REARRANGING)
     }
 
     /// A frame reached a container that it is for, or that listens; says whether it is a question not heard before.

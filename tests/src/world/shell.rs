@@ -147,7 +147,14 @@ impl World {
         let host = life.host;
         match output {
             Output::Transport(output) => self.network_output(life, output),
-            Output::Data(command) => self.agenda.put(self.now + QUEUE, Event::Command(life, command)),
+            Output::Data(command) => {
+                if let Command::AddLink { peer, .. } | Command::RemoveLink { peer } = &command
+                    && let Some(other) = self.hosts.iter().position(|host| host.name == *peer)
+                {
+                    self.hosts[host].rearranged.insert(other, self.now);
+                }
+                self.agenda.put(self.now + QUEUE, Event::Command(life, command));
+            }
             Output::Persist => self.persist(life),
             Output::Kernel(job) => {
                 if let Some(process) = &mut self.hosts[host].process {

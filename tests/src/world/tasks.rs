@@ -21,7 +21,8 @@ use weft_router::node::{KernelJob, KernelReport};
 
 use super::World;
 use super::agenda::{Event, HostId, Life};
-use super::host::host_at;
+use super::bridge::Remotes;
+use super::host::{Host, host_at};
 use super::kernel::{Task, Wire, is_lift};
 use super::shell::QUEUE;
 
@@ -101,7 +102,9 @@ impl World {
             KernelJob::Fastpath(wish) => {
                 let remotes =
                     wish.remotes.values().filter_map(|remote| Some((host_at(remote.address)?, *remote)));
-                self.hosts[host].kernel.bridge.remotes = remotes.collect();
+                let before =
+                    std::mem::replace(&mut self.hosts[host].kernel.bridge.remotes, remotes.collect());
+                self.see_rearranged(host, &before);
                 let held = self.hosts[host].kernel.bridge.describe_remotes();
                 self.note(|| format!("host{host} holds {held}"));
                 if let Some(process) = &mut self.hosts[host].process {
@@ -113,6 +116,13 @@ impl World {
                 self.move_macs(life, peer, address, job, is_lift(to))
             }
         }
+    }
+
+    fn see_rearranged(&mut self, host: HostId, before: &Remotes) {
+        let Host { rearranged, kernel, .. } = &mut self.hosts[host];
+        let after = &kernel.bridge.remotes;
+        let touched = before.keys().chain(after.keys()).filter(|other| before.get(other) != after.get(other));
+        rearranged.extend(touched.map(|other| (*other, self.now)));
     }
 
     fn move_macs(&mut self, life: Life, peer: PeerName, address: IpAddr, job: u64, lift: bool) {

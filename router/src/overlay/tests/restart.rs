@@ -73,6 +73,41 @@ fn a_held_peer_that_is_reached_through_others_is_given_up_after_a_quarter_of_a_m
     assert_eq!(world.remote(0, 1), None);
 }
 
+/// From then on the others bring it floods; what its kernel has learned goes on, and so does what comes from there.
+#[test]
+fn a_held_peer_that_is_reached_through_others_gets_floods_only_by_them_once_all_have_heard() {
+    let mut world = World::pair();
+    world.disconnect(0, 1);
+    let flooded = |world: &World| world.remote(0, 1).map(|remote| (remote.accept, remote.default));
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.run(1900 * MS);
+    assert_eq!(flooded(&world), Some((Accept::Frames, true)), "those between have to hear of it first");
+    world.run(200 * MS);
+    assert_eq!(flooded(&world), Some((Accept::Frames, false)));
+    assert_eq!(world.run_pinging(0, 1, 10 * MS, SECOND), (0, 0));
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), false)].into(), now));
+    world.run(10 * MS);
+    assert_eq!(flooded(&world), Some((Accept::Frames, true)), "nobody brings it anything any more");
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.run(3 * SECOND);
+    assert_eq!(flooded(&world), Some((Accept::Frames, false)));
+    world.connect(0, 1);
+    world.run(10 * MS);
+    assert_eq!(flooded(&world), Some((Accept::Frames, true)), "a neighbour again");
+}
+
+#[test]
+fn a_host_without_sleeve_goes_on_flooding_to_a_held_peer_because_nobody_else_can() {
+    let mut world = World::new(vec![Config { sleeve: None, ..config(0) }, config(1)]);
+    world.connect(0, 1);
+    world.run(10 * SECOND);
+    assert!(world.remote(0, 1).unwrap().default);
+    world.disconnect(0, 1);
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.run(10 * SECOND);
+    assert!(world.remote(0, 1).unwrap().default);
+}
+
 #[test]
 fn a_router_killed_and_started_again_with_its_memory_loses_nothing() {
     let mut world = World::pair();
