@@ -483,7 +483,11 @@ impl Neighbour {
         match news.filter(|_| self.stand == Stand::Fastpath) {
             Some(probe::News::Suspect) => {
                 self.proof = false;
-                orders.push(Output::Verify(peer));
+                // A sleeve that works is asked first, and says it when it is silent too: probes, like the session, are
+                // answered by the far control half, and one that is only slow must not lose its session for it.
+                if self.link != Link::Up {
+                    orders.push(Output::Verify(peer));
+                }
                 orders.push(Output::Data(Command::Prove { peer }));
             }
             Some(probe::News::Doubt) => orders.push(Output::Data(Command::Doubt { peer })),
