@@ -25,6 +25,7 @@ pub use counters::{Counters, ShellCounters, Tally};
 pub use event::Event;
 
 use crate::{
+    alarms::Alarms,
     sleeve::{
         Refusal,
         announcement::Announcement,
@@ -101,6 +102,8 @@ pub struct Dataplane {
     frame_id: u32,
     switch: Switch,
     links: BTreeMap<PeerName, Link>,
+    /// When each link wants to be called.
+    alarms: Alarms<PeerName>,
     /// Receiver index → whose key it is.
     indices: BTreeMap<u32, PeerName>,
     /// The newest announcement of every peer: boot and generation.
@@ -133,6 +136,7 @@ impl Dataplane {
             frame_id,
             switch: Switch::new(setup.me),
             links: BTreeMap::new(),
+            alarms: Alarms::default(),
             indices: BTreeMap::new(),
             newest: BTreeMap::new(),
             dirty: Vec::new(),
@@ -156,6 +160,7 @@ impl Dataplane {
                 if let Err(refusal) = self.announced(peer, &bytes, now) {
                     self.counters.refuse(refusal);
                 }
+                self.plan(peer);
             }
             Command::LocalMacs(macs) => self.switch.set_local(macs),
             Command::Forget { peer } => self.switch.forget(peer),
@@ -163,11 +168,13 @@ impl Dataplane {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.live.prove(now);
                 }
+                self.plan(peer);
             }
             Command::Doubt { peer } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.path.recheck(now);
                 }
+                self.plan(peer);
             }
             Command::Behind { peer } => {
                 let macs = self.switch.macs().behind(peer, now).collect();
@@ -183,8 +190,9 @@ impl Dataplane {
 
     /// The kernel refused a datagram of `size` bytes of payload as larger than the interface takes.
     pub fn handle_too_large(&mut self, to: SocketAddr, size: usize, now: Instant) {
-        for link in self.links.values_mut().filter(|link| link.address() == to) {
+        for (peer, link) in self.links.iter_mut().filter(|(_, link)| link.address() == to) {
             link.path.refused(size, now);
+            self.alarms.set(*peer, link.deadline());
         }
     }
 
@@ -195,7 +203,7 @@ impl Dataplane {
 
     /// When the machine next wants [`Dataplane::handle_timeout`]: heartbeats, probes and keys.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.links.values().filter_map(Link::deadline).min()
+        self.alarms.next()
     }
 
     /// Time passed.
@@ -203,23 +211,22 @@ impl Dataplane {
         self.now = now;
         let rare = self.links.len() > MANY_LINKS;
         let (mut news, mut worn) = (Vec::new(), Vec::new());
-        for (peer, link) in &mut self.links {
-            if link.deadline().is_none_or(|deadline| now < deadline) {
-                continue;
-            }
-            if !self.dirty.contains(peer) {
-                self.dirty.push(*peer);
+        for peer in self.alarms.due(now) {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if !self.dirty.contains(&peer) {
+                self.dirty.push(peer);
             }
             news.extend(
-                link.timeout(rare, &mut self.outbox, now).into_iter().flatten().map(|news| (*peer, news)),
+                link.timeout(rare, &mut self.outbox, now).into_iter().flatten().map(|news| (peer, news)),
             );
+            self.alarms.set(peer, link.deadline());
             for index in link.keys.expire(now) {
                 self.indices.remove(&index);
             }
             let stuck =
                 link.live.state() == State::Down && link.keys.born().is_some_and(|born| now >= born + HEAL);
             if stuck || link.keys.is_worn(self.limits, now) {
-                worn.push(*peer);
+                worn.push(peer);
             }
         }
         for (peer, news) in news {
@@ -260,6 +267,11 @@ impl Dataplane {
         }
     }
 
+    /// The neighbour's link was touched: it may want to be called at another time.
+    fn plan(&mut self, neighbour: PeerName) {
+        self.alarms.set(neighbour, self.links.get(&neighbour).and_then(Link::deadline));
+    }
+
     /// The neighbour's link has something to seal when this batch of input ends.
     fn mark(&mut self, neighbour: PeerName) {
         if !self.dirty.contains(&neighbour) {
@@ -268,10 +280,11 @@ impl Dataplane {
     }
 
     fn seal_all(&mut self) {
-        let Self { dirty, links, outbox, now, .. } = self;
+        let Self { dirty, links, alarms, outbox, now, .. } = self;
         for peer in dirty.drain(..) {
             if let Some(link) = links.get_mut(&peer) {
                 link.finish(outbox, *now);
+                alarms.set(peer, link.deadline());
             }
         }
     }
@@ -290,12 +303,14 @@ impl Dataplane {
         if fresh {
             self.announce(peer, now);
         }
+        self.plan(peer);
     }
 
     fn remove_link(&mut self, peer: PeerName) {
         if self.links.remove(&peer).is_some() {
             self.indices.retain(|_, owner| *owner != peer);
             self.dirty.retain(|dirty| *dirty != peer);
+            self.plan(peer);
         }
     }
 

@@ -8,9 +8,11 @@
 //! | [`dataplane`] | the hot machine: from a captured frame to a datagram, and back |
 //! | [`switch`] | one look-up: forward, flood or drop |
 //! | [`sleeve`] | sealed datagrams between neighbours: keys, pieces, heartbeats, path MTU |
+//! | [`alarms`] | who wants to be called when |
 //! | [`io`] | the operating system: the only rooms that read a clock or touch a socket |
 //! | [`config`], [`cli`], [`daemon`] | what was typed, what it means, and the loop that drives it all |
 
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -306,7 +306,9 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.mesh.handle_timeout(now);
         self.overlay.handle_timeout(now);
-        if let Some(ipam) = &mut self.ipam {
+        if let Some(ipam) =
+            self.ipam.as_mut().filter(|ipam| ipam.poll_timeout().is_some_and(|due| due <= now))
+        {
             ipam.handle_timeout(now);
         }
         for found in self.lookups.expired(now) {

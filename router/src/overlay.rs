@@ -41,6 +41,7 @@ pub use orders::{Accept, Counters, KernelWish, Output, Remembered, RemoteWish};
 pub use reason::Reason;
 pub use wire::{Denial, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};
 
+use crate::alarms::Alarms;
 use crate::dataplane::Event;
 use orders::Orders;
 use session::Here;
@@ -79,6 +80,8 @@ impl fmt::Debug for Entropy {
 pub struct Overlay {
     here: Here,
     neighbours: BTreeMap<PeerName, Neighbour>,
+    /// When each neighbour wants to be called.
+    alarms: Alarms<PeerName>,
     orders: Orders,
     rng: StdRng,
 }
@@ -100,7 +103,9 @@ impl Overlay {
             .filter(allowed)
             .map(|known| (known.peer, Neighbour::remember(me, *known, &mut orders, now)))
             .collect();
-        Self { here, neighbours, orders, rng }
+        let mut overlay = Self { here, neighbours, alarms: Alarms::default(), orders, rng };
+        overlay.plan_all();
+        overlay
     }
 
     /// A session with `peer` stands: offers what we can carry.
@@ -121,6 +126,7 @@ impl Overlay {
         }
         neighbour.established((nickname, remote, session, key), &self.here, &mut self.orders, now);
         self.here.crowd = self.neighbours().count();
+        self.plan(peer);
     }
 
     /// The last session with `peer` ended: its link goes with it; what its kernel may still use is kept.
@@ -129,12 +135,14 @@ impl Overlay {
             self.neighbours.remove(&peer);
         }
         self.here.crowd = self.neighbours().count();
+        self.plan(peer);
     }
 
     /// A neighbour told us something over its session.
     pub fn handle_told(&mut self, peer: PeerName, told: Told, now: Instant) {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.told(told, &self.here, &mut self.orders, now);
+            self.plan(peer);
         }
     }
 
@@ -151,17 +159,20 @@ impl Overlay {
             Event::LinkUp { peer, rtt, mtu } => {
                 if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
                     neighbour.link_up(*rtt, *mtu, here, orders, now);
+                    self.plan(*peer);
                 }
             }
             Event::LinkChanged { peer, rtt, mtu } => {
                 if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
                     neighbour.link_changed(*rtt, *mtu, here, orders, now);
+                    self.plan(*peer);
                 }
             }
             Event::LinkSuspect { peer } => orders.push(Output::Verify(*peer)),
             Event::LinkDown { peer } => {
                 if let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| !n.is_held()) {
                     neighbour.link_down(here, orders, now);
+                    self.plan(*peer);
                 }
             }
             Event::Counters(_) | Event::Behind { .. } => {}
@@ -178,13 +189,15 @@ impl Overlay {
             neighbour.offer(&self.here, &mut self.orders);
             neighbour.tend(&self.here, &mut self.orders, now);
         }
+        self.plan_all();
     }
 
     /// The kernel holds the wish with this number, and so everything that was asked before it.
     pub fn handle_applied(&mut self, serial: u64, now: Instant) {
         self.orders.applied(serial);
-        for neighbour in self.neighbours.values_mut() {
+        for (peer, neighbour) in &mut self.neighbours {
             neighbour.applied(&self.here, &mut self.orders, now);
+            self.alarms.set(*peer, neighbour.deadline());
         }
     }
 
@@ -192,21 +205,26 @@ impl Overlay {
     pub fn handle_moved(&mut self, peer: PeerName, job: u64, now: Instant) {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.moved(job, &self.here, &mut self.orders, now);
+            self.plan(peer);
         }
     }
 
     /// A probe arrived on the bridge.
     pub fn handle_probe(&mut self, bytes: &[u8], now: Instant) {
         match probe::sender(bytes).and_then(|sender| self.neighbours.get_mut(&sender)) {
-            Some(neighbour) => neighbour.probed(bytes, &self.here, &mut self.orders, now),
+            Some(neighbour) => {
+                neighbour.probed(bytes, &self.here, &mut self.orders, now);
+                self.alarms.set(neighbour.peer, neighbour.deadline());
+            }
             None => self.orders.counters.probes_refused += 1,
         }
     }
 
     /// Frames pass between this host and these over fastpath: a failure should be seen soon.
     pub fn handle_traffic(&mut self, hosts: &BTreeSet<IpAddr>, now: Instant) {
-        for neighbour in self.neighbours.values_mut().filter(|n| hosts.contains(&n.address)) {
+        for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, n)| hosts.contains(&n.address)) {
             neighbour.traffic(now);
+            self.alarms.set(*peer, neighbour.deadline());
         }
     }
 
@@ -215,6 +233,7 @@ impl Overlay {
     pub fn handle_mesh(&mut self, known: &BTreeMap<PeerName, bool>, now: Instant) {
         for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_held()) {
             neighbour.rumour(known.get(peer).copied(), &self.here, &mut self.orders, now);
+            self.alarms.set(*peer, neighbour.deadline());
         }
     }
 
@@ -229,6 +248,7 @@ impl Overlay {
         } else {
             neighbour.tend(&self.here, &mut self.orders, now);
         }
+        self.plan(peer);
     }
 
     /// Sets who was seeded apart from us: no carrier serves them.
@@ -244,6 +264,7 @@ impl Overlay {
             neighbour.tend(&self.here, &mut self.orders, now);
         }
         self.neighbours.retain(|_, neighbour| !neighbour.is_held() || neighbour.memory().is_some());
+        self.plan_all();
         self.orders.push(Output::Changed);
     }
 
@@ -257,13 +278,30 @@ impl Overlay {
     /// When the overlay wants to be called again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.neighbours.values().filter_map(Neighbour::deadline).min()
+        self.alarms.next()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let (here, orders) = (&self.here, &mut self.orders);
-        self.neighbours.retain(|_, neighbour| neighbour.timeout(here, orders, now));
+        for peer in self.alarms.due(now) {
+            let Some(neighbour) = self.neighbours.get_mut(&peer) else { continue };
+            if !neighbour.timeout(&self.here, &mut self.orders, now) {
+                self.neighbours.remove(&peer);
+            }
+            self.plan(peer);
+        }
+    }
+
+    /// The neighbour was touched: it may want to be called at another time.
+    fn plan(&mut self, peer: PeerName) {
+        self.alarms.set(peer, self.neighbours.get(&peer).and_then(Neighbour::deadline));
+    }
+
+    fn plan_all(&mut self) {
+        self.alarms = Alarms::default();
+        for (peer, neighbour) in &self.neighbours {
+            self.alarms.set(*peer, neighbour.deadline());
+        }
     }
 
     /// Drains what the overlay wants done; it must be done in this order.

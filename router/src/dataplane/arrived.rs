@@ -24,7 +24,10 @@ impl Dataplane {
         self.now = now;
         self.counters.datagrams += 1;
         match self.open(from, datagram, now) {
-            Ok((neighbour, end)) => self.pieces(neighbour, &datagram[HEADER..end], now),
+            Ok((neighbour, end)) => {
+                self.pieces(neighbour, &datagram[HEADER..end], now);
+                self.plan(neighbour);
+            }
             Err(refusal) => self.counters.refuse(refusal),
         }
     }

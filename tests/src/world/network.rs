@@ -48,12 +48,12 @@ impl Way {
     }
 
     /// When the copies of a datagram of so many bytes (with its IP header) arrive; none when it is lost.
-    pub(super) fn datagram(&self, size: usize, rng: &mut StdRng) -> Vec<Duration> {
+    pub(super) fn datagram(&self, size: usize, rng: &mut StdRng) -> [Option<Duration>; 2] {
         if self.cut > 0 || size > self.mtu || rng.random_ratio(self.loss.min(1000), 1000) {
-            return Vec::new();
+            return [None, None];
         }
-        let copies = 1 + usize::from(rng.random_ratio(self.twice.min(1000), 1000));
-        (0..copies).map(|_| self.lag(rng)).collect()
+        let twice = rng.random_ratio(self.twice.min(1000), 1000);
+        [Some(self.lag(rng)), twice.then(|| self.lag(rng))]
     }
 
     /// How long a piece of a TCP stream takes: what is lost is sent again.

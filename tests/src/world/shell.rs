@@ -369,12 +369,11 @@ impl World {
             return;
         }
         let from = address(from);
-        let mut copies = way.datagram(size, &mut self.rng);
-        let last = copies.pop();
-        for lag in copies {
+        let [first, second] = way.datagram(size, &mut self.rng);
+        if let Some(lag) = second {
             self.agenda.put(self.now + lag, Event::Datagram { to: host, from, bytes: bytes.clone() });
         }
-        if let Some(lag) = last {
+        if let Some(lag) = first {
             self.agenda.put(self.now + lag, Event::Datagram { to: host, from, bytes });
         }
     }
@@ -454,7 +453,7 @@ impl World {
             return;
         }
         let copies = way.datagram(frame.len() + VXLAN_HEADERS, &mut self.rng);
-        for (at, lag) in copies.into_iter().enumerate() {
+        for (at, lag) in copies.into_iter().flatten().enumerate() {
             let event = Event::Vxlan { to, from, frame: frame.to_vec(), again: at > 0 };
             self.agenda.put(self.now + lag, event);
         }
