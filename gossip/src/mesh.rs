@@ -49,10 +49,11 @@ use pace::Pace;
 /// Records and routes follow changes at once, and bursts of changes at most twenty times a second.
 const BURST: Duration = Duration::from_millis(50);
 /// In a larger mesh what can wait is said and computed less often: so much later for each neighbour or peer…
-const PATIENCE: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_millis(20);
 const REROUTE_PATIENCE: Duration = Duration::from_micros(500);
-/// …but at least once a second.
-const PATIENCE_LIMIT: Duration = Duration::from_secs(1);
+/// …but at least so often.
+const PATIENCE_LIMIT: Duration = Duration::from_secs(2);
+const REROUTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A peer with at least one session.
 struct Neighbour {
@@ -364,7 +365,7 @@ impl Mesh {
     /// How long after the last time routes are computed for the sake of others' links.
     fn reroute_patience(&self) -> Duration {
         let peers = u32::try_from(self.topology.len()).unwrap_or(u32::MAX);
-        REROUTE_PATIENCE.saturating_mul(peers).clamp(BURST, PATIENCE_LIMIT)
+        REROUTE_PATIENCE.saturating_mul(peers).clamp(BURST, REROUTE_LIMIT)
     }
 
     fn random_bytes(&mut self) -> [u8; 32] {

@@ -31,7 +31,7 @@ use crate::{
         announcement::Announcement,
         keys::{KeyLimits, SendKey},
         link::{Link, News},
-        liveness::State,
+        liveness::{RARE_EARLY, State},
         pack::{Batch, Outbox},
         seal::{Key, Suites},
     },
@@ -211,7 +211,8 @@ impl Dataplane {
         self.now = now;
         let rare = self.links.len() > MANY_LINKS;
         let (mut news, mut worn) = (Vec::new(), Vec::new());
-        for peer in self.alarms.due(now) {
+        let early = if rare { RARE_EARLY } else { Duration::ZERO };
+        for peer in self.alarms.due(now + early) {
             let Some(link) = self.links.get_mut(&peer) else { continue };
             if !self.dirty.contains(&peer) {
                 self.dirty.push(peer);

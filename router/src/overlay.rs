@@ -283,7 +283,7 @@ impl Overlay {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for peer in self.alarms.due(now) {
+        for peer in self.alarms.due(now + self.here.early()) {
             let Some(neighbour) = self.neighbours.get_mut(&peer) else { continue };
             if !neighbour.timeout(&self.here, &mut self.orders, now) {
                 self.neighbours.remove(&peer);

@@ -26,7 +26,7 @@ impl Dataplane {
         match self.open(from, datagram, now) {
             Ok((neighbour, end)) => {
                 self.pieces(neighbour, &datagram[HEADER..end], now);
-                self.plan(neighbour);
+                self.mark(neighbour);
             }
             Err(refusal) => self.counters.refuse(refusal),
         }

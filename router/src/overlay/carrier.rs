@@ -41,8 +41,6 @@ const HEARD: Duration = Duration::from_secs(2);
 pub(super) const UNFIT: Duration = Duration::from_secs(10);
 /// Up to this many neighbours, heartbeats to those on fastpath come as if they always carried data.
 const FEW: usize = 16;
-/// Above this many, idle links rest on session news.
-const MANY: usize = 50;
 
 /// The state of one neighbour's sleeve link, as the data half reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -429,7 +427,7 @@ impl Neighbour {
 
     /// Time passed; whether anything of the peer is kept.
     pub(super) fn timeout(&mut self, here: &Here, orders: &mut Orders, now: Instant) -> bool {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        if self.deadline().is_none_or(|deadline| now + here.early() < deadline) {
             return true;
         }
         self.with(orders, |change, hands| change.timeout(hands, now));
@@ -450,7 +448,7 @@ impl Neighbour {
             if busy {
                 prober.carried(now);
             }
-            let news = prober.timeout(here.crowd > MANY, now);
+            let news = prober.timeout(here.is_crowded(), now);
             self.flush(orders);
             self.noticed(news, orders);
         }

@@ -9,7 +9,10 @@ use weft_gossip::PeerName;
 use super::Config;
 use super::probe::Prober;
 use super::wire::{Denial, FastpathOffer, Offer, Path, ProbeKey, Stand, View};
+use crate::sleeve::liveness::RARE_EARLY;
 
+/// From so many neighbours on, idle ones are asked for a sign of life less often.
+const MANY: usize = 50;
 /// The longest text of a peer that is shown, characters.
 const WORDS: usize = 200;
 
@@ -33,6 +36,16 @@ impl Here {
     /// Whether frames to this address may travel in clear, as far as we are concerned.
     pub(super) fn may_be_clear(&self, address: IpAddr) -> bool {
         !self.config.encrypted || self.config.trusted.iter().any(|subnet| subnet.contains(&address))
+    }
+
+    /// Whether heartbeats to idle neighbours are spared.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowd > MANY
+    }
+
+    /// How much earlier a neighbour may be called together with others.
+    pub(super) fn early(&self) -> Duration {
+        if self.is_crowded() { RARE_EARLY } else { Duration::ZERO }
     }
 
     /// What is offered: nothing before the kernel was tried.
