@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// A suspected session has this long to answer.
 pub(crate) const VERIFY_DEADLINE: Duration = Duration::from_millis(400);
-/// …or so many times the last round trip.
+/// …or so many times the last round trip, or what this side has lately been late by (as in Lifeguard, Dadgar et al. 2017).
 const PATIENCE: u32 = 4;
 /// Whoever says something else meanwhile has this long to answer.
 const BUSY_DEADLINE: Duration = Duration::from_secs(3);
@@ -75,17 +75,18 @@ impl Liveness {
         self.ask(now, None)
     }
 
-    /// Asks now and wants an answer soon; a verification under way goes on with its own deadline.
-    pub(crate) fn verify(&mut self, now: Instant) -> Option<u64> {
+    /// Asks now and wants an answer soon; a verification under way goes on with its own deadline. `lag` is how late this
+    /// side is itself.
+    pub(crate) fn verify(&mut self, lag: Duration, now: Instant) -> Option<u64> {
         if self.ping.is_some_and(|ping| ping.deadline.is_some()) {
             return None;
         }
-        Some(self.ask(now, Some(now + self.patience())))
+        Some(self.ask(now, Some(now + self.patience(lag))))
     }
 
     /// Asks now even if a verification is under way: only an answer to this question counts.
-    pub(crate) fn verify_anew(&mut self, now: Instant) -> u64 {
-        let deadline = self.ping.and_then(|ping| ping.deadline).unwrap_or(now + self.patience());
+    pub(crate) fn verify_anew(&mut self, lag: Duration, now: Instant) -> u64 {
+        let deadline = self.ping.and_then(|ping| ping.deadline).unwrap_or(now + self.patience(lag));
         self.ask(now, Some(deadline))
     }
 
@@ -108,8 +109,10 @@ impl Liveness {
         verification.map_or(self.heard + backstop, |deadline| deadline.min(self.heard + backstop))
     }
 
-    fn patience(&self) -> Duration {
-        self.rtt.map_or(VERIFY_DEADLINE, |rtt| (rtt * PATIENCE).clamp(VERIFY_DEADLINE, GONE))
+    /// How long an answer may take.
+    pub(crate) fn patience(&self, lag: Duration) -> Duration {
+        let slowest = self.rtt.unwrap_or_default().max(lag);
+        (slowest * PATIENCE).clamp(VERIFY_DEADLINE, GONE)
     }
 
     /// Looks whether anything is due.
@@ -154,18 +157,22 @@ mod tests {
         let nonce = liveness.measure(start);
         assert!(liveness.pong(nonce, start + SECOND));
         let asked = start + 2 * SECOND;
-        liveness.verify(asked).unwrap();
+        liveness.verify(Duration::ZERO, asked).unwrap();
         assert_eq!(liveness.handle_timeout(asked + 3 * SECOND), Verdict::Fine);
         assert_eq!(liveness.handle_timeout(asked + 4 * SECOND), Verdict::Silent);
 
         let mut liveness = Liveness::new(start);
-        liveness.verify(start).unwrap();
+        liveness.verify(Duration::ZERO, start).unwrap();
+        assert_eq!(liveness.due(), start + VERIFY_DEADLINE);
+        let mut of_late = Liveness::new(start);
+        of_late.verify(SECOND / 4, start).unwrap();
+        assert_eq!(of_late.due(), start + SECOND, "whoever is late itself waits longer");
         let late = start + VERIFY_DEADLINE + 2 * LATE;
         assert_eq!(liveness.handle_timeout(late), Verdict::Fine, "the pong may lie unread");
         assert_eq!(liveness.due(), late + VERIFY_DEADLINE);
         assert_eq!(liveness.handle_timeout(late + VERIFY_DEADLINE), Verdict::Silent);
         let mut liveness = Liveness::new(start);
-        liveness.verify(start).unwrap();
+        liveness.verify(Duration::ZERO, start).unwrap();
         assert_eq!(liveness.handle_timeout(start + GONE), Verdict::Silent, "not for ever");
     }
 
@@ -183,8 +190,8 @@ mod tests {
     fn a_verification_wants_a_pong_whatever_else_is_heard() {
         let start = origin();
         let mut liveness = Liveness::new(start);
-        let nonce = liveness.verify(start).unwrap();
-        assert_eq!(liveness.verify(start), None, "one verification at a time");
+        let nonce = liveness.verify(Duration::ZERO, start).unwrap();
+        assert_eq!(liveness.verify(Duration::ZERO, start), None, "one verification at a time");
         assert_eq!(liveness.due(), start + VERIFY_DEADLINE);
         let mut silent = Liveness { ping: liveness.ping, ..Liveness::new(start) };
         assert_eq!(silent.handle_timeout(start + VERIFY_DEADLINE), Verdict::Silent);
@@ -206,7 +213,7 @@ mod tests {
         let start = origin();
         let mut liveness = Liveness::new(start);
         let old = liveness.measure(start);
-        let new = liveness.verify(start).unwrap();
+        let new = liveness.verify(Duration::ZERO, start).unwrap();
         assert!(!liveness.pong(old, start));
         assert!(liveness.pong(new, start + SECOND / 10));
         assert_eq!(liveness.rtt(), Some(SECOND / 10));

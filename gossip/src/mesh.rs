@@ -55,6 +55,9 @@ const REROUTE_PATIENCE: Duration = Duration::from_micros(500);
 const PATIENCE_LIMIT: Duration = Duration::from_secs(2);
 const REROUTE_LIMIT: Duration = Duration::from_secs(1);
 
+/// A router that is late itself gives others longer, but not without end.
+const LAG_LIMIT: Duration = Duration::from_secs(1);
+
 /// A peer with at least one session.
 struct Neighbour {
     nickname: String,
@@ -95,6 +98,8 @@ pub struct Mesh {
     last_sequence: u64,
     /// No connection has anything due before this.
     wake: Option<Instant>,
+    /// How late this router has lately been called.
+    lag: Duration,
     /// Connections whose far side does not read.
     choked: Vec<ConnectionId>,
     /// When a refusal was last reported, per source.
@@ -149,6 +154,7 @@ impl Mesh {
             last_connection: 0,
             last_sequence: 0,
             wake: None,
+            lag: Duration::ZERO,
             choked: Vec::new(),
             refusals: BTreeMap::new(),
             counters: Counters::default(),
@@ -182,6 +188,8 @@ impl Mesh {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let late = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        self.lag = late.min(LAG_LIMIT).max(self.lag * 3 / 4);
         self.look_at_links(now);
         self.repair(now);
         self.settle(now);
@@ -231,8 +239,9 @@ impl Mesh {
     /// Asks whether a neighbour is still there: without an answer within 400 ms its sessions are closed.
     pub fn verify(&mut self, peer: PeerName, now: Instant) {
         let connections = self.neighbours.get(&peer).map(|neighbour| neighbour.connections.clone());
+        let lag = self.lag;
         for connection in connections.into_iter().flatten() {
-            self.ask(connection, |liveness| liveness.verify(now));
+            self.ask(connection, |liveness| liveness.verify(lag, now));
         }
         self.settle(now);
     }

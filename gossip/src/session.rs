@@ -178,8 +178,14 @@ impl Session {
     /// # Errors
     /// [`SessionError`] if the session is over; what is in the outbox should still be written.
     pub(crate) fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        self.inbox.extend_from_slice(bytes);
-        self.advance()
+        if !self.inbox.is_empty() {
+            self.inbox.extend_from_slice(bytes);
+            return self.advance();
+        }
+        // The rule: whole records. What is left of the last one is all that is copied and kept.
+        let (used, result) = self.steps(bytes);
+        self.inbox.extend_from_slice(&bytes[used..]);
+        result
     }
 
     /// Takes the far side in; what it said meanwhile is opened now.
@@ -221,20 +227,28 @@ impl Session {
 
     fn advance(&mut self) -> Result<(), SessionError> {
         let mut inbox = std::mem::take(&mut self.inbox);
+        let (used, result) = self.steps(&inbox);
+        // A session at rest holds no memory for what once arrived.
+        if used < inbox.len() {
+            inbox.drain(..used);
+            self.inbox = inbox;
+        }
+        result
+    }
+
+    /// Takes unit after unit from the front of `bytes`, and says how much that was.
+    fn steps(&mut self, bytes: &[u8]) -> (usize, Result<(), SessionError>) {
         let mut used = 0;
-        let result = loop {
-            match self.step(&inbox[used..]) {
+        loop {
+            match self.step(&bytes[used..]) {
                 Ok(Some(length)) => used += length,
-                Ok(None) => break Ok(()),
+                Ok(None) => return (used, Ok(())),
                 Err(error) => {
                     self.state = State::Over;
-                    break Err(error);
+                    return (used, Err(error));
                 }
             }
-        };
-        inbox.drain(..used);
-        self.inbox = inbox;
-        result
+        }
     }
 
     /// Takes one unit from the front of `bytes` and says how long it was; `None`: not all of it is there.

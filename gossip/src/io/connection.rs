@@ -61,10 +61,17 @@ async fn connect_from(address: SocketAddr, source: IpAddr) -> io::Result<TcpStre
 /// Reads until the end and reports everything.
 pub(super) async fn read(connection: ConnectionId, mut half: OwnedReadHalf, reports: Sender<Report>) {
     loop {
+        // A connection at rest holds no buffer.
+        if half.readable().await.is_err() {
+            tracing::debug!(?connection, "cannot be waited for");
+        }
         let mut bytes = Vec::with_capacity(READ_SIZE);
         let input = match half.read_buf(&mut bytes).await {
             Ok(0) => Input::Closed { connection, error: None },
-            Ok(_) => Input::Received { connection, bytes },
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                Input::Received { connection, bytes }
+            }
             Err(error) => Input::Closed { connection, error: Some(error.to_string()) },
         };
         let last = matches!(input, Input::Closed { .. });

@@ -256,7 +256,8 @@ impl Mesh {
             Some(neighbour) => {
                 neighbour.connections.insert(connection);
                 let current = neighbour.current;
-                self.ask(current, |liveness| Some(liveness.verify_anew(now)));
+                let lag = self.lag;
+                self.ask(current, |liveness| Some(liveness.verify_anew(lag, now)));
             }
             None => {
                 let known = self.knows_way_to(peer, introduction.boot);

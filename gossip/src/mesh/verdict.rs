@@ -50,9 +50,12 @@ impl Mesh {
                 return self.refuse_clone(connection, name, now);
             }
             let sessions = neighbour.connections.clone();
-            self.hold(connection, introduction, now + VERIFY_DEADLINE + VERIFY_DEADLINE / 2);
+            let lag = self.lag;
+            let lives = sessions.iter().filter_map(|session| self.links.get(session)?.live());
+            let patience = lives.map(|live| live.liveness.patience(lag)).max().unwrap_or(VERIFY_DEADLINE);
+            self.hold(connection, introduction, now + patience + VERIFY_DEADLINE / 2);
             for session in sessions {
-                self.ask(session, |liveness| Some(liveness.verify_anew(now)));
+                self.ask(session, |liveness| Some(liveness.verify_anew(lag, now)));
             }
             return;
         }
