@@ -48,11 +48,13 @@ use pace::Pace;
 
 /// Records and routes follow changes at once, and bursts of changes at most twenty times a second.
 const BURST: Duration = Duration::from_millis(50);
-/// In a larger mesh what can wait is said and computed less often: so much later for each neighbour or peer…
+/// In a larger mesh what can wait is said less often: so much later for each neighbour…
 const PATIENCE: Duration = Duration::from_millis(20);
-const REROUTE_PATIENCE: Duration = Duration::from_micros(500);
 /// …but at least so often.
 const PATIENCE_LIMIT: Duration = Duration::from_secs(2);
+/// Routes follow others' links so much later for each peer…
+const REROUTE_PATIENCE: Duration = Duration::from_micros(100);
+/// …but at least once a second.
 const REROUTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A router that is late itself gives others longer, but not without end.

@@ -2,14 +2,21 @@
 //!
 //! All trees are breadth-first with the lower name first, so every peer that sees the same links computes the
 //! same trees: a unicast gets nearer with each hop, and what goes down the tree of its source reaches every
-//! peer exactly once. Rows of bits make a healthy (full) mesh cost one look per source.
+//! peer exactly once.
+//!
+//! The trees of all sources grow at once, as in MS-BFS (Then et al., VLDB 2014): a row of bits per peer says which
+//! sources are within so many hops of it, and one more hop is the union of its neighbours' rows. Of each tree only
+//! the part at our own feet is looked at. A healthy (full) mesh is done after the first hop.
 
+mod bits;
 mod graph;
+mod links;
 
 use std::collections::BTreeMap;
 
+use bits::ones;
 pub use graph::Graph;
-use graph::ones;
+pub(crate) use links::Links;
 
 use crate::peer::PeerName;
 
@@ -39,31 +46,24 @@ impl Routes {
 
     fn of(graph: &Graph, me: PeerName) -> Self {
         let Some(here) = graph.index(me) else { return Self::default() };
-        let mut routes = Self::default();
-        let mut next: BTreeMap<usize, PeerName> = BTreeMap::new();
+        let mut unicast = Vec::new();
+        let mut next: Vec<Option<PeerName>> = vec![None; graph.names.len()];
         let own = walk(graph, here, |parent, hops, children| {
             for child in ones(children) {
-                let through = next.get(&parent).copied().unwrap_or(graph.names[child]);
-                next.insert(child, through);
-                routes.unicast.insert(graph.names[child], Hop { next: through, hops });
+                let through = next[parent].unwrap_or(graph.names[child]);
+                next[child] = Some(through);
+                unicast.push((graph.names[child], Hop { next: through, hops }));
             }
-            true
         });
-        for source in ones(&own) {
-            let (mut mine, mut from) = (Vec::new(), None);
-            walk(graph, source, |parent, _, children| {
-                if children[here / 64] & 1 << (here % 64) != 0 {
-                    from = Some(graph.names[parent]);
-                }
-                if parent == here {
-                    mine = ones(children).map(|child| graph.names[child]).collect();
-                }
-                parent != here
-            });
-            routes.broadcast.insert(graph.names[source], mine);
-            routes.upstream.extend(from.map(|from| (graph.names[source], from)));
+        let (flood, upstream) = trees(graph, here, &own);
+        let flood = flood.into_iter().zip(&graph.names).enumerate();
+        let flood = flood.filter(|(source, _)| own[source / 64] & 1 << (source % 64) != 0);
+        let upstream = upstream.into_iter().zip(&graph.names);
+        Self {
+            unicast: unicast.into_iter().collect(),
+            broadcast: flood.map(|(_, (next, source))| (*source, next)).collect(),
+            upstream: upstream.filter_map(|(from, source)| Some((*source, from?))).collect(),
         }
-        routes
     }
 
     /// The neighbour through which a peer is reached; itself, if it is a neighbour.
@@ -103,6 +103,70 @@ impl Routes {
     }
 }
 
+/// Our part in the tree of each source in `own`: to whom we pass on, and from whom we have it.
+///
+/// A source that is `hops` away from us is at least as near to each neighbour as `hops` less or more one. So "within
+/// `hops` - 1" says that a neighbour is one nearer, and "not within `hops`" that it is one farther; of those that are
+/// nearer to a peer the lowest is its parent.
+fn trees(graph: &Graph, here: usize, own: &[u64]) -> (Vec<Vec<PeerName>>, Vec<Option<PeerName>>) {
+    let words = own.len();
+    let row = |at: usize| at * words..(at + 1) * words;
+    let near: Vec<usize> = ones(graph.row(here)).collect();
+    let (mut flood, mut upstream) = (vec![Vec::new(); graph.names.len()], vec![None; graph.names.len()]);
+    flood[here] = near.iter().map(|to| graph.names[*to]).collect();
+    // Whom each peer has within no hop, which is itself, and within one.
+    let mut before = vec![0u64; words * graph.names.len()];
+    let mut within = before.clone();
+    for at in ones(own) {
+        before[at * words + at / 64] |= 1 << (at % 64);
+        within[row(at)].copy_from_slice(graph.row(at));
+        within[at * words + at / 64] |= 1 << (at % 64);
+    }
+    let (mut farther, mut left) = (vec![0u64; words * graph.names.len()], vec![0u64; words]);
+    loop {
+        let sources: Vec<u64> =
+            within[row(here)].iter().zip(&before[row(here)]).map(|(now, then)| now & !then).collect();
+        left.copy_from_slice(&sources);
+        for from in &near {
+            for (word, (left, nearer)) in left.iter_mut().zip(&before[row(*from)]).enumerate() {
+                let found = *left & nearer;
+                *left &= !nearer;
+                ones(&[found]).for_each(|bit| upstream[word * 64 + bit] = Some(graph.names[*from]));
+            }
+        }
+        for to in &near {
+            left.copy_from_slice(&sources);
+            for lower in std::iter::once(*to).chain(ones(graph.row(*to)).take_while(|lower| *lower < here)) {
+                let mut any = 0;
+                for (left, nearer) in left.iter_mut().zip(&within[row(lower)]) {
+                    *left &= !nearer;
+                    any |= *left;
+                }
+                if any == 0 {
+                    break;
+                }
+            }
+            ones(&left).for_each(|source| flood[source].push(graph.names[*to]));
+        }
+        if within[row(here)] == *own {
+            return (flood, upstream);
+        }
+        for at in ones(own) {
+            farther[row(at)].copy_from_slice(&within[row(at)]);
+            for neighbour in ones(graph.row(at)) {
+                if farther[row(at)] == *own {
+                    break;
+                }
+                let more = &within[row(neighbour)];
+                farther[row(at)].iter_mut().zip(more).for_each(|(word, more)| *word |= more);
+            }
+        }
+        // Now `farther` becomes `within`, `within` becomes `before`, and the oldest is written over.
+        std::mem::swap(&mut before, &mut within);
+        std::mem::swap(&mut within, &mut farther);
+    }
+}
+
 /// The neighbours of `me` that stay in reach without their link to `me`: each has a way to another of them.
 pub(crate) fn spare(graph: &Graph, me: PeerName) -> Vec<PeerName> {
     let Some(here) = graph.index(me) else { return Vec::new() };
@@ -111,7 +175,7 @@ pub(crate) fn spare(graph: &Graph, me: PeerName) -> Vec<PeerName> {
     let mut spare = Vec::new();
     loop {
         let Some(first) = ones(&left).next() else { break };
-        let group = walk(&rest, first, |_, _, _| true);
+        let group = walk(&rest, first, |_, _, _| {});
         let together: Vec<usize> = ones(&left).filter(|at| group[at / 64] & 1 << (at % 64) != 0).collect();
         left.iter_mut().zip(&group).for_each(|(left, group)| *left &= !group);
         if together.len() > 1 {
@@ -122,8 +186,8 @@ pub(crate) fn spare(graph: &Graph, me: PeerName) -> Vec<PeerName> {
     spare
 }
 
-/// Walks breadth-first from `source`, tells each parent's children until told to stop; gives all it has seen.
-fn walk(graph: &Graph, source: usize, mut tell: impl FnMut(usize, u32, &[u64]) -> bool) -> Vec<u64> {
+/// Walks breadth-first from `source` and tells each parent's children; gives all it has seen.
+fn walk(graph: &Graph, source: usize, mut tell: impl FnMut(usize, u32, &[u64])) -> Vec<u64> {
     let words = graph.row(source).len();
     let mut seen = vec![0u64; words];
     seen[source / 64] |= 1 << (source % 64);
@@ -140,12 +204,8 @@ fn walk(graph: &Graph, source: usize, mut tell: impl FnMut(usize, u32, &[u64]) -
                 seen[word] |= children[word];
                 below[word] |= children[word];
             }
-            // A parent without children is told too: whoever waits for it can stop here.
-            if !tell(parent, hops, &children) {
-                return seen;
-            }
-            if any == 0 {
-                continue;
+            if any != 0 {
+                tell(parent, hops, &children);
             }
         }
         if below.iter().all(|word| *word == 0) {
@@ -177,7 +237,39 @@ mod tests {
         }
         let mine = reported.get(&name(me)).cloned().unwrap_or_default();
         let others = reported.into_iter().map(|(peer, links)| (peer, links.into_iter().collect::<Vec<_>>()));
-        Routes::compute(&Graph::new(name(me), &mine, others), name(me), |_| true)
+        Routes::compute(&graph(me, &mine, others), name(me), |_| true)
+    }
+
+    /// What `me` sees when the others report these links.
+    fn graph(
+        me: u64,
+        mine: &BTreeSet<PeerName>,
+        others: impl IntoIterator<Item = (PeerName, Vec<PeerName>)>,
+    ) -> Graph {
+        let mut links = Links::default();
+        others.into_iter().for_each(|(peer, said)| links.replace(peer, &said));
+        links.graph(name(me), mine)
+    }
+
+    /// The same trees in the plainest way: one walk for each source.
+    fn walked(graph: &Graph, me: u64) -> Routes {
+        let here = graph.index(name(me)).unwrap();
+        let mut routes = Routes::of(graph, name(me));
+        routes.broadcast.clear();
+        routes.upstream.clear();
+        for source in ones(&walk(graph, here, |_, _, _| {})) {
+            let mut next = Vec::new();
+            walk(graph, source, |parent, _, children| {
+                if parent == here {
+                    next = ones(children).map(|child| graph.names[child]).collect();
+                }
+                if ones(children).any(|child| child == here) {
+                    routes.upstream.insert(graph.names[source], graph.names[parent]);
+                }
+            });
+            routes.broadcast.insert(graph.names[source], next);
+        }
+        routes
     }
 
     #[test]
@@ -202,7 +294,7 @@ mod tests {
             let of = |peer| links.iter().filter(move |(from, _)| *from == peer).map(|(_, to)| *to);
             let mine = of(name(1)).collect();
             let others = (2..8).map(|peer| (name(peer), of(name(peer)).collect::<Vec<_>>()));
-            spare(&Graph::new(name(1), &mine, others), name(1))
+            spare(&graph(1, &mine, others), name(1))
         };
         let links = [(1, 2), (1, 3), (1, 4), (1, 5), (2, 3), (4, 6), (6, 7)];
         assert_eq!(spared(&links), [name(2), name(3)]);
@@ -213,14 +305,14 @@ mod tests {
     #[test]
     fn a_link_that_one_end_reports_alone_carries_nothing() {
         let others = [(name(2), vec![name(1), name(3)]), (name(3), vec![])];
-        let graph = Graph::new(name(1), &[name(2)].into(), others);
+        let graph = graph(1, &[name(2)].into(), others);
         let routes = Routes::compute(&graph, name(1), |_| true);
         assert_eq!(routes.reachable().collect::<Vec<_>>(), [name(2)]);
     }
 
     #[test]
     fn a_session_of_ours_counts_before_the_neighbour_has_reported_it() {
-        let graph = Graph::new(name(1), &[name(2)].into(), [(name(3), vec![name(1)])]);
+        let graph = graph(1, &[name(2)].into(), [(name(3), vec![name(1)])]);
         let routes = Routes::compute(&graph, name(1), |_| true);
         assert_eq!(routes.hops(name(2)), Some(1));
         assert_eq!(
@@ -233,7 +325,7 @@ mod tests {
     #[test]
     fn barred_peers_are_neither_reached_nor_passed_through() {
         let others = [(name(2), vec![name(1), name(3)]), (name(3), vec![name(2)]), (name(4), vec![name(1)])];
-        let graph = Graph::new(name(1), &[name(2), name(4)].into(), others);
+        let graph = graph(1, &[name(2), name(4)].into(), others);
         let routes = Routes::compute(&graph, name(1), |peer| peer != name(2));
         assert_eq!(routes.reachable().collect::<Vec<_>>(), [name(4)]);
         assert_eq!(routes.flood(name(1)), [name(4)]);
@@ -259,6 +351,22 @@ mod tests {
             }
             let connected = tables[&source].reachable().count() + 1;
             prop_assert_eq!(got.len(), connected);
+        }
+
+        #[test]
+        fn the_trees_that_grow_together_are_those_that_grow_alone(
+            links in proptest::collection::vec((0u64..150, 0u64..150), 1..900),
+            me in 0u64..150,
+        ) {
+            let mut said: BTreeMap<u64, BTreeSet<PeerName>> = BTreeMap::new();
+            for (one, two) in links.iter().filter(|(one, two)| one != two) {
+                said.entry(*one).or_default().insert(name(*two));
+                said.entry(*two).or_default().insert(name(*one));
+            }
+            let mine = said.remove(&me).unwrap_or_default();
+            let others = said.into_iter().map(|(peer, links)| (name(peer), links.into_iter().collect()));
+            let graph = graph(me, &mine, others);
+            prop_assert_eq!(Routes::of(&graph, name(me)), walked(&graph, me));
         }
 
         #[test]

@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use blake2::{Blake2s256, Digest};
 
 pub(crate) use pack::Records;
-pub(crate) use record::{Change, Entry, KNOWN_LIMIT, Record, Stamp};
+pub(crate) use record::{Change, Entry, KNOWN_LIMIT, Record, Said, Stamp};
 
 use crate::codec;
-use crate::hello::Introduction;
+use crate::hello::{ENDPOINT_LIMIT, Introduction};
 use crate::peer::{Incarnation, PeerName};
-use crate::routes::Graph;
+use crate::routes::{Graph, Links};
 
 /// What became of something offered to the topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(crate) enum Merge {
 pub(crate) struct Topology {
     me: PeerName,
     entries: BTreeMap<PeerName, Entry>,
+    links: Links,
     hash: [u8; 16],
 }
 
@@ -54,9 +55,9 @@ impl Topology {
             site: introduction.site.clone(),
             key,
             endpoints: introduction.endpoints.clone(),
-            links: Vec::new(),
         };
-        let mut topology = Self { me: record.name, entries: BTreeMap::new(), hash: [0; 16] };
+        let (entries, links) = (BTreeMap::new(), Links::default());
+        let mut topology = Self { me: record.name, entries, links, hash: [0; 16] };
         topology.put(record.name, Entry::Live(record));
         topology
     }
@@ -76,7 +77,12 @@ impl Topology {
 
     /// Says whether one peer reports a link to another, or is that other.
     pub(crate) fn are_linked(&self, name: PeerName, other: PeerName) -> bool {
-        name == other || self.record(name).is_some_and(|record| record.links.binary_search(&other).is_ok())
+        name == other || self.links.has(name, other)
+    }
+
+    /// The links that one peer reports, sorted.
+    pub(crate) fn links(&self, name: PeerName) -> impl Iterator<Item = PeerName> {
+        self.links.of(name)
     }
 
     /// The record of a peer that is known and was not removed.
@@ -98,7 +104,7 @@ impl Topology {
     /// Says anew what we are linked with and reachable at; `None` if that is what we said last.
     pub(crate) fn publish(&mut self, links: &BTreeSet<PeerName>, endpoints: &[SocketAddr]) -> Option<Change> {
         let own = self.own();
-        let old: BTreeSet<_> = own.links.iter().copied().collect();
+        let old: BTreeSet<_> = self.links(self.me).collect();
         let change = Change {
             name: self.me,
             incarnation: own.incarnation,
@@ -112,8 +118,7 @@ impl Topology {
         if change.added.is_empty() && change.removed.is_empty() && change.endpoints.is_none() {
             return None;
         }
-        let record = change.apply(own);
-        self.put(self.me, Entry::Live(record));
+        self.apply(&change);
         Some(change)
     }
 
@@ -131,23 +136,23 @@ impl Topology {
     }
 
     /// Takes an entry if it is newer.
-    pub(crate) fn merge(&mut self, name: PeerName, entry: Entry) -> Merge {
-        let plausible = match &entry {
-            Entry::Live(record) => record.name == name && record.plausible(),
-            Entry::Removed(incarnation) => Stamp::removal(*incarnation).plausible(),
-        };
-        if !plausible {
+    pub(crate) fn merge(&mut self, name: PeerName, said: Said) -> Merge {
+        if !said.plausible(name) {
             return Merge::Refused;
         }
         match self.entries.get(&name) {
-            Some(known) if !entry.beats(known) => return Merge::Known,
-            Some(_) if name == self.me => return Merge::Ours(entry.stamp()),
+            Some(known) if said.entry.stamp() < known.stamp() => return Merge::Known,
+            Some(known) if said.entry.stamp() == known.stamp() && !said.beats(&self.said(name, known)) => {
+                return Merge::Known;
+            }
+            Some(_) if name == self.me => return Merge::Ours(said.entry.stamp()),
             Some(_) | None => {}
         }
         if !self.entries.contains_key(&name) && self.entries.len() >= KNOWN_LIMIT && !self.make_room() {
             return Merge::Refused;
         }
-        self.put(name, entry);
+        self.links.replace(name, &said.links);
+        self.put(name, said.entry);
         Merge::News
     }
 
@@ -156,17 +161,40 @@ impl Topology {
         match self.entries.get(&change.name) {
             Some(known) if change.stamp() <= known.stamp() => Merge::Known,
             Some(_) if change.name == self.me => Merge::Ours(change.stamp()),
+            Some(_) | None if !self.could_be(change) => Merge::Refused,
             Some(Entry::Live(record))
                 if record.incarnation == change.incarnation
                     && record.boot == change.boot
                     && record.version == change.base =>
             {
-                let after = change.apply(record);
-                self.merge(change.name, Entry::Live(after))
+                self.apply(change);
+                Merge::News
             }
-            Some(_) | None if change.stamp().plausible() => Merge::Missing,
-            Some(_) | None => Merge::Refused,
+            Some(_) | None => Merge::Missing,
         }
+    }
+
+    fn could_be(&self, change: &Change) -> bool {
+        change.stamp().plausible()
+            && change.endpoints.as_ref().is_none_or(|endpoints| endpoints.len() <= ENDPOINT_LIMIT)
+            && self.links.count(change.name) + change.added.len() <= KNOWN_LIMIT
+    }
+
+    /// Brings a record from the base of a change to what is after it.
+    fn apply(&mut self, change: &Change) {
+        let Some(Entry::Live(record)) = self.entries.get_mut(&change.name) else { return };
+        let (before, after) = (record.stamp(), change.stamp());
+        record.version = change.version;
+        if let Some(endpoints) = &change.endpoints {
+            record.endpoints.clone_from(endpoints);
+        }
+        self.links.change(change.name, &change.added, &change.removed);
+        self.mix(change.name, before);
+        self.mix(change.name, after);
+    }
+
+    fn said(&self, name: PeerName, entry: &Entry) -> Said {
+        Said { entry: entry.clone(), links: self.links(name).collect() }
     }
 
     /// Says whether `stamp` is newer than what is known under this name.
@@ -203,13 +231,13 @@ impl Topology {
 
     /// Packs the entries of these names, as far as they are known.
     pub(crate) fn pack(&self, names: &[PeerName]) -> Vec<Records> {
-        Records::pack(names.iter().filter_map(|name| self.entries.get(name).map(|entry| (*name, entry))))
+        let known = |name: &PeerName| self.entries.get(name).map(|entry| (*name, self.said(*name, entry)));
+        Records::pack(names.iter().filter_map(known))
     }
 
     /// Who can reach whom: links that both ends report, and ours with whom we have a session now.
     pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>) -> Graph {
-        let others = self.others().map(|record| (record.name, &record.links[..]));
-        Graph::new(self.me, neighbours, others)
+        self.links.graph(self.me, neighbours)
     }
 
     /// At the limit the oldest knowledge to go is that somebody was removed.
@@ -218,6 +246,7 @@ impl Topology {
         let Some(name) = removed.map(|(name, _)| *name) else { return false };
         if let Some(entry) = self.entries.remove(&name) {
             self.mix(name, entry.stamp());
+            self.links.replace(name, &[]);
         }
         true
     }

@@ -22,7 +22,7 @@ use crate::channel::TOPOLOGY;
 use crate::codec;
 use crate::event::ConnectionId;
 use crate::peer::{BootId, Incarnation, PeerName};
-use crate::topology::{Change, Entry, KNOWN_LIMIT, Merge, Records, Stamp};
+use crate::topology::{Change, KNOWN_LIMIT, Merge, Records, Said, Stamp};
 use crate::wire::Message;
 
 /// The time between comparisons with a random neighbour, give or take a fifth…
@@ -291,7 +291,7 @@ impl Mesh {
     /// Removes a peer on behalf of the user.
     pub(super) fn remove_record(&mut self, peer: PeerName, now: Instant) {
         let Some(incarnation) = self.topology.record(peer).map(|record| record.incarnation) else { return };
-        if self.topology.merge(peer, Entry::Removed(incarnation)) != Merge::News {
+        if self.topology.merge(peer, Said::removal(incarnation)) != Merge::News {
             return;
         }
         let sessions = self.neighbours.get(&peer).map(|neighbour| neighbour.connections.clone());

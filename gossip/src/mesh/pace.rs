@@ -26,11 +26,6 @@ impl Pace {
         self.wanted = Some(self.wanted.map_or(interval, |wanted| wanted.min(interval)));
     }
 
-    /// Asks for a run now, whenever the last one was.
-    pub(super) fn want_now(&mut self) {
-        self.want_apart(Duration::ZERO);
-    }
-
     /// True if the run is to be done now; it is taken as done.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let due = self.wanted.is_some_and(|apart| self.last.is_none_or(|last| now >= last + apart));
@@ -69,7 +64,5 @@ mod tests {
         pace.want();
         assert!(pace.due() == Some(now + SECOND) && !pace.take(now) && pace.take(now + SECOND));
         assert_eq!(pace.due(), None);
-        pace.want_now();
-        assert!(pace.take(now + SECOND));
     }
 }

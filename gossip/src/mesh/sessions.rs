@@ -271,7 +271,7 @@ impl Mesh {
                 self.neighbours.insert(peer, neighbour);
                 if known {
                     self.gossip.publish.want_apart(self.patience());
-                    self.reroute.want_now();
+                    self.reroute.want_apart(self.reroute_patience());
                 } else {
                     self.links_changed();
                 }
@@ -307,7 +307,7 @@ impl Mesh {
 
     fn links_changed(&mut self) {
         self.gossip.publish.want();
-        self.reroute.want_now();
+        self.reroute.want();
     }
 
     /// Ends a connection in whatever phase it is; what depends on it follows.

@@ -90,7 +90,7 @@ impl Mesh {
                 reachable: hops.is_some(),
                 hops,
                 via: self.routes.next_hop(record.name).filter(|next| *next != record.name),
-                links: record.links.clone(),
+                links: self.topology.links(record.name).collect(),
                 endpoints: record.endpoints.clone(),
             }
         })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::bits::{Bits, ones};
 use crate::peer::PeerName;
 
 /// The links that can carry something now, seen from one router.
@@ -16,32 +17,20 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Takes links that both ends report, each one's sorted, and all of ours to `neighbours`.
-    pub fn new<Links: AsRef<[PeerName]>>(
+    /// Takes rows of links that both ends report, and all of ours to `neighbours`; `names` holds them all.
+    pub(super) fn new(
         me: PeerName,
+        names: &[PeerName],
+        mutual: &[Bits],
         neighbours: &BTreeSet<PeerName>,
-        others: impl IntoIterator<Item = (PeerName, Links)>,
     ) -> Self {
-        let reported: Vec<_> = others.into_iter().filter(|(name, _)| *name != me).collect();
-        let mut names: Vec<_> =
-            reported.iter().map(|(name, _)| *name).chain(neighbours.iter().copied()).collect();
-        names.push(me);
-        names.sort_unstable();
-        names.dedup();
         let words = names.len().div_ceil(64);
-        let mut graph = Self { me, rows: vec![0; words * names.len()], words, names };
-        for (name, links) in &reported {
-            let Some(from) = graph.index(*name) else { continue };
-            // Links are sorted as names are, so each is looked for only behind the one before.
-            let mut behind = 0;
-            for link in links.as_ref() {
-                behind += graph.names[behind..].iter().take_while(|name| *name < link).count();
-                if graph.names.get(behind) == Some(link) {
-                    graph.set(from, behind);
-                }
-            }
+        let mut graph = Self { me, names: names.to_vec(), rows: vec![0; words * names.len()], words };
+        for (row, bits) in graph.rows.chunks_exact_mut(words.max(1)).zip(mutual) {
+            let bits = bits.words();
+            let length = bits.len().min(words);
+            row[..length].copy_from_slice(&bits[..length]);
         }
-        graph.keep_mutual();
         if let Some(here) = graph.index(me) {
             graph.isolate(here);
             for neighbour in neighbours.iter().filter(|neighbour| **neighbour != me) {
@@ -88,21 +77,6 @@ impl Graph {
         self.rows[from * self.words + to / 64] &= !(1 << (to % 64));
     }
 
-    fn has(&self, from: usize, to: usize) -> bool {
-        self.rows[from * self.words + to / 64] & (1 << (to % 64)) != 0
-    }
-
-    fn keep_mutual(&mut self) {
-        for from in 0..self.names.len() {
-            self.clear(from, from);
-            for to in ones(self.row(from)).collect::<Vec<_>>() {
-                if !self.has(to, from) {
-                    self.clear(from, to);
-                }
-            }
-        }
-    }
-
     fn isolate(&mut self, index: usize) {
         for to in ones(self.row(index)).collect::<Vec<_>>() {
             self.clear(index, to);
@@ -111,19 +85,4 @@ impl Graph {
             self.clear(from, index);
         }
     }
-}
-
-/// The positions of the ones in a row of bits, ascending.
-pub(super) fn ones(row: &[u64]) -> impl Iterator<Item = usize> {
-    row.iter().enumerate().flat_map(|(word, bits)| {
-        let mut left = *bits;
-        std::iter::from_fn(move || {
-            if left == 0 {
-                return None;
-            }
-            let bit = left.trailing_zeros() as usize;
-            left &= left - 1;
-            Some(word * 64 + bit)
-        })
-    })
 }

@@ -4,12 +4,11 @@
 //! both ends: it means exactly the names listed in the same message. The list holds all owners and all links
 //! of the message's records, so either form is complete by itself.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Entry, KNOWN_LIMIT, Record};
+use super::record::{Entry, KNOWN_LIMIT, Record, Said};
 use crate::peer::{BootId, Incarnation, PeerName};
 
 /// A receiver expands at most this many links of one message…
@@ -50,13 +49,13 @@ struct PackedRecord {
 
 impl Records {
     /// Packs entries into as few messages as bounds allow.
-    pub(crate) fn pack<'a>(entries: impl IntoIterator<Item = (PeerName, &'a Entry)>) -> Vec<Self> {
+    pub(crate) fn pack(entries: impl IntoIterator<Item = (PeerName, Said)>) -> Vec<Self> {
         let mut messages = Vec::new();
         let mut batch = Vec::new();
         let mut links = 0;
-        for (name, entry) in entries {
-            batch.push((name, entry));
-            links += if let Entry::Live(record) = entry { record.links.len() } else { 0 };
+        for (name, said) in entries {
+            links += said.links.len();
+            batch.push((name, said));
             if links >= LINKS_PER_MESSAGE || batch.len() >= ENTRIES_PER_MESSAGE {
                 messages.push(Self::pack_batch(&batch));
                 batch.clear();
@@ -69,21 +68,17 @@ impl Records {
         messages
     }
 
-    fn pack_batch(batch: &[(PeerName, &Entry)]) -> Self {
-        let mut everyone = BTreeSet::new();
-        for (name, entry) in batch {
-            everyone.insert(*name);
-            if let Entry::Live(record) = entry {
-                everyone.extend(record.links.iter().copied());
-            }
-        }
-        let names: Vec<_> = everyone.into_iter().collect();
-        let entries = batch.iter().map(|(name, entry)| Packed::pack(*name, entry, &names)).collect();
+    fn pack_batch(batch: &[(PeerName, Said)]) -> Self {
+        let mut names: Vec<_> = batch.iter().flat_map(|(_, said)| said.links.iter().copied()).collect();
+        names.extend(batch.iter().map(|(name, _)| *name));
+        names.sort_unstable();
+        names.dedup();
+        let entries = batch.iter().map(|(name, said)| Packed::pack(*name, said, &names)).collect();
         Self { names, entries }
     }
 
     /// Unpacks what arrived; `None` if it cannot have been packed by a router.
-    pub(crate) fn unpack(self) -> Option<Vec<(PeerName, Entry)>> {
+    pub(crate) fn unpack(self) -> Option<Vec<(PeerName, Said)>> {
         // A record has up to as many links as peers are known, and a batch's dictionary holds them all.
         if self.names.len() > 2 * KNOWN_LIMIT || !self.names.is_sorted_by(|a, b| a < b) {
             return None;
@@ -99,18 +94,18 @@ fn index(names: &[PeerName], name: PeerName) -> u32 {
 }
 
 impl Packed {
-    fn pack(name: PeerName, entry: &Entry, names: &[PeerName]) -> Self {
+    fn pack(name: PeerName, said: &Said, names: &[PeerName]) -> Self {
         let owner = index(names, name);
-        match entry {
+        match &said.entry {
             Entry::Removed(incarnation) => Self { owner, incarnation: *incarnation, body: None },
             Entry::Live(record) => {
-                let all_but = record.links.len() * 2 > names.len();
+                let all_but = said.links.len() * 2 > names.len();
                 let links = if all_but {
                     let missing =
-                        |peer: &&PeerName| **peer != name && record.links.binary_search(peer).is_err();
+                        |peer: &&PeerName| **peer != name && said.links.binary_search(peer).is_err();
                     names.iter().filter(missing).map(|peer| index(names, *peer)).collect()
                 } else {
-                    record.links.iter().map(|link| index(names, *link)).collect()
+                    said.links.iter().map(|link| index(names, *link)).collect()
                 };
                 let body = PackedRecord {
                     version: record.version,
@@ -127,9 +122,9 @@ impl Packed {
         }
     }
 
-    fn unpack(self, names: &[PeerName], budget: &mut usize) -> Option<(PeerName, Entry)> {
+    fn unpack(self, names: &[PeerName], budget: &mut usize) -> Option<(PeerName, Said)> {
         let name = *names.get(usize::try_from(self.owner).ok()?)?;
-        let Some(body) = self.body else { return Some((name, Entry::Removed(self.incarnation))) };
+        let Some(body) = self.body else { return Some((name, Said::removal(self.incarnation))) };
         let mut listed = Vec::with_capacity(body.links.len().min(names.len()));
         for link in &body.links {
             listed.push(*names.get(usize::try_from(*link).ok()?)?);
@@ -154,9 +149,8 @@ impl Packed {
             site: body.site,
             key: body.key,
             endpoints: body.endpoints,
-            links,
         };
-        Some((name, Entry::Live(record)))
+        Some((name, Said { entry: Entry::Live(record), links }))
     }
 }
 
@@ -167,7 +161,7 @@ mod tests {
     use super::*;
     use crate::codec;
 
-    fn entry(name: u64, links: &[u64]) -> (PeerName, Entry) {
+    fn entry(name: u64, links: &[u64]) -> (PeerName, Said) {
         let name = PeerName::from_u64(name);
         let record = Record {
             name,
@@ -178,13 +172,13 @@ mod tests {
             site: "default".into(),
             key: [9; 32],
             endpoints: Vec::new(),
-            links: links.iter().copied().map(PeerName::from_u64).collect(),
         };
-        (name, Entry::Live(record))
+        let links = links.iter().copied().map(PeerName::from_u64).collect();
+        (name, Said { entry: Entry::Live(record), links })
     }
 
-    fn round_trip(entries: &[(PeerName, Entry)]) -> Vec<(PeerName, Entry)> {
-        let packed = Records::pack(entries.iter().map(|(name, entry)| (*name, entry)));
+    fn round_trip(entries: &[(PeerName, Said)]) -> Vec<(PeerName, Said)> {
+        let packed = Records::pack(entries.to_vec());
         let read = |records: &Records| codec::decode::<Records, 1_000_000>(&codec::encode(records)).unwrap();
         packed.iter().flat_map(|records| read(records).unpack().unwrap()).collect()
     }
@@ -195,14 +189,14 @@ mod tests {
         let links = |me: u64| all.iter().copied().filter(|peer| *peer != me).collect::<Vec<_>>();
         let entries: Vec<_> = all.iter().map(|me| entry(*me, &links(*me))).collect();
         assert_eq!(round_trip(&entries), entries);
-        let packed = Records::pack(entries.iter().map(|(name, entry)| (*name, entry)));
+        let packed = Records::pack(entries);
         assert!(packed.len() == 1 && codec::encode(&packed[0]).len() < 200 * (8 + 70));
     }
 
     #[test]
     fn everyone_expanded_beyond_the_budget_is_refused() {
         let names = (0..2_000).map(PeerName::from_u64).collect();
-        let (_, Entry::Live(record)) = entry(0, &[]) else { unreachable!() };
+        let (_, Said { entry: Entry::Live(record), .. }) = entry(0, &[]) else { unreachable!() };
         let full = PackedRecord {
             version: 1,
             boot: record.boot,
@@ -221,7 +215,7 @@ mod tests {
     #[test]
     fn indices_out_of_range_or_order_are_refused() {
         for (owner, links) in [(5, vec![]), (0, vec![7]), (0, vec![1, 1]), (0, vec![2, 1])] {
-            let (_, Entry::Live(record)) = entry(0, &[]) else { unreachable!() };
+            let (_, Said { entry: Entry::Live(record), .. }) = entry(0, &[]) else { unreachable!() };
             let body = PackedRecord {
                 version: 1,
                 boot: record.boot,
@@ -248,7 +242,7 @@ mod tests {
                 .iter()
                 .map(|(me, links)| entry(*me, &links.iter().copied().filter(|peer| peer != me).collect::<Vec<_>>()))
                 .collect();
-            entries.extend(removed.iter().map(|name| (PeerName::from_u64(*name), Entry::Removed(Incarnation(4)))));
+            entries.extend(removed.iter().map(|name| (PeerName::from_u64(*name), Said::removal(Incarnation(4)))));
             prop_assert_eq!(round_trip(&entries), entries);
         }
     }

@@ -32,7 +32,7 @@ impl Stamp {
     }
 }
 
-/// What a router says of itself; only its owner writes it. (The derived order settles what stamps cannot: two
+/// What a router says of itself, but for its links; only its owner writes it. (The derived order settles what stamps cannot: two
 /// contents under one stamp, which only a cloned router produces.)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Record {
@@ -44,8 +44,6 @@ pub(crate) struct Record {
     pub(crate) site: String,
     pub(crate) key: [u8; 32],
     pub(crate) endpoints: Vec<SocketAddr>,
-    /// Neighbours with a session, sorted.
-    pub(crate) links: Vec<PeerName>,
 }
 
 impl Record {
@@ -60,8 +58,6 @@ impl Record {
             && self.nickname.len() <= NAME_LIMIT
             && self.site.len() <= NAME_LIMIT
             && self.endpoints.len() <= ENDPOINT_LIMIT
-            && self.links.len() <= KNOWN_LIMIT
-            && self.links.is_sorted_by(|a, b| a < b)
     }
 }
 
@@ -79,12 +75,37 @@ impl Entry {
             Self::Removed(incarnation) => Stamp::removal(*incarnation),
         }
     }
+}
 
-    /// Says whether this entry takes the place of `other`: a total order, so every peer ends with the same one.
+/// An entry as it travels: with the links that its owner has, which here are kept apart from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) entry: Entry,
+    /// Neighbours with a session, sorted; none, if it was removed.
+    pub(crate) links: Vec<PeerName>,
+}
+
+impl Said {
+    pub(crate) fn removal(incarnation: Incarnation) -> Self {
+        Self { entry: Entry::Removed(incarnation), links: Vec::new() }
+    }
+
+    /// Says whether it could have been said under this name by the holder of its key.
+    pub(crate) fn plausible(&self, name: PeerName) -> bool {
+        let entry = match &self.entry {
+            Entry::Live(record) => record.name == name && record.plausible(),
+            Entry::Removed(incarnation) => Stamp::removal(*incarnation).plausible() && self.links.is_empty(),
+        };
+        entry && self.links.len() <= KNOWN_LIMIT && self.links.is_sorted_by(|a, b| a < b)
+    }
+
+    /// Says whether this takes the place of `other`: a total order, so every peer ends with the same one.
     pub(crate) fn beats(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Live(mine), Self::Live(theirs)) if mine.stamp() == theirs.stamp() => mine > theirs,
-            _ => self.stamp() > other.stamp(),
+        match (&self.entry, &other.entry) {
+            (Entry::Live(mine), Entry::Live(theirs)) if mine.stamp() == theirs.stamp() => {
+                (mine, &self.links) > (theirs, &other.links)
+            }
+            _ => self.entry.stamp() > other.entry.stamp(),
         }
     }
 }
@@ -105,26 +126,5 @@ pub(crate) struct Change {
 impl Change {
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp { incarnation: self.incarnation, removed: false, version: self.version, boot: self.boot }
-    }
-
-    /// The record after the change.
-    pub(crate) fn apply(&self, record: &Record) -> Record {
-        let mut links = Vec::with_capacity(record.links.len() + self.added.len());
-        links.extend(record.links.iter().filter(|link| !self.removed.contains(link)));
-        links.extend(&self.added);
-        links.sort(); // two runs, or nearly: that is what a stable sort is quick with
-        links.dedup();
-        links.shrink_to_fit();
-        Record {
-            name: record.name,
-            incarnation: record.incarnation,
-            version: self.version,
-            boot: record.boot,
-            nickname: record.nickname.clone(),
-            site: record.site.clone(),
-            key: record.key,
-            endpoints: self.endpoints.clone().unwrap_or_else(|| record.endpoints.clone()),
-            links,
-        }
     }
 }

@@ -31,19 +31,27 @@ fn topology() -> Topology {
     Topology::new(&introduction(1), key(1))
 }
 
-fn record(who: u8, incarnation: u64, version: u64, links: &[u8]) -> Record {
-    let mut links: Vec<_> = links.iter().map(|link| name(*link)).collect();
-    links.sort_unstable();
+fn record(who: u8, incarnation: u64, version: u64) -> Record {
     Record {
         incarnation: Incarnation(incarnation),
         version,
-        links,
         ..Topology::new(&introduction(who), key(who)).own().clone()
     }
 }
 
-fn live(who: u8, incarnation: u64, version: u64) -> (PeerName, Entry) {
-    (name(who), Entry::Live(record(who, incarnation, version, &[1])))
+fn said(record: Record, links: &[u8]) -> Said {
+    let mut links: Vec<_> = links.iter().map(|link| name(*link)).collect();
+    links.sort_unstable();
+    Said { entry: Entry::Live(record), links }
+}
+
+fn live(who: u8, incarnation: u64, version: u64) -> (PeerName, Said) {
+    (name(who), said(record(who, incarnation, version), &[1]))
+}
+
+/// All that a topology holds, links included.
+fn all(topology: &Topology) -> Vec<(PeerName, Said)> {
+    topology.entries.iter().map(|(name, entry)| (*name, topology.said(*name, entry))).collect()
 }
 
 #[test]
@@ -64,11 +72,11 @@ fn the_higher_incarnation_wins_and_then_the_higher_version() {
 #[test]
 fn a_record_whose_name_is_not_the_hash_of_its_key_is_refused() {
     let mut topology = topology();
-    let forged = Record { key: key(3), ..record(2, 1, 1, &[]) };
-    assert_eq!(topology.merge(name(2), Entry::Live(forged.clone())), Merge::Refused);
-    assert_eq!(topology.merge(name(3), Entry::Live(forged)), Merge::Refused);
-    let endless = Record { version: u64::MAX, ..record(2, 1, 1, &[]) };
-    assert_eq!(topology.merge(name(2), Entry::Live(endless)), Merge::Refused);
+    let forged = Record { key: key(3), ..record(2, 1, 1) };
+    assert_eq!(topology.merge(name(2), said(forged.clone(), &[])), Merge::Refused);
+    assert_eq!(topology.merge(name(3), said(forged, &[])), Merge::Refused);
+    let endless = Record { version: u64::MAX, ..record(2, 1, 1) };
+    assert_eq!(topology.merge(name(2), said(endless, &[])), Merge::Refused);
 }
 
 #[test]
@@ -84,22 +92,22 @@ fn what_somebody_remembers_of_an_earlier_life_of_ours_is_outdone() {
 #[test]
 fn a_removed_router_that_lives_comes_back_with_a_higher_incarnation() {
     let (mut here, mut there) = (topology(), Topology::new(&introduction(2), key(2)));
-    here.merge(name(2), Entry::Live(there.own().clone()));
-    let removal = Entry::Removed(Incarnation(1));
+    here.merge(name(2), said(there.own().clone(), &[]));
+    let removal = Said::removal(Incarnation(1));
     assert_eq!(here.merge(name(2), removal.clone()), Merge::News);
     assert_eq!(here.merge(name(2), removal), Merge::Known, "removing is idempotent");
     assert!(here.record(name(2)).is_none());
     let (me, relearned) = live(2, 1, 99);
     assert_eq!(here.merge(me, relearned), Merge::Known, "the same incarnation is not taken again");
-    let Merge::Ours(stamp) = there.merge(name(2), Entry::Removed(Incarnation(1))) else { panic!() };
+    let Merge::Ours(stamp) = there.merge(name(2), Said::removal(Incarnation(1))) else { panic!() };
     there.raise_above(stamp);
-    assert_eq!(here.merge(name(2), Entry::Live(there.own().clone())), Merge::News);
+    assert_eq!(here.merge(name(2), said(there.own().clone(), &[])), Merge::News);
 }
 
 #[test]
 fn a_change_is_applied_to_its_base_and_asked_about_without_it() {
     let (mut here, mut there) = (topology(), Topology::new(&introduction(2), key(2)));
-    here.merge(name(2), Entry::Live(there.own().clone()));
+    here.merge(name(2), said(there.own().clone(), &[]));
     let first = there.publish(&[name(1), name(3)].into(), &[]).unwrap();
     let second = there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()]).unwrap();
     assert!(there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()]).is_none());
@@ -108,32 +116,32 @@ fn a_change_is_applied_to_its_base_and_asked_about_without_it() {
     assert_eq!(here.merge_change(&second), Merge::News);
     assert_eq!(here.merge_change(&first), Merge::Known);
     assert_eq!(here.record(name(2)), Some(there.own()));
+    assert_eq!(here.links(name(2)).collect::<Vec<_>>(), [name(3)]);
 }
 
 #[test]
 fn the_number_of_known_peers_is_bounded() {
     let mut topology = topology();
     for number in 0..KNOWN_LIMIT as u64 + 50 {
-        topology.merge(PeerName::from_u64(number), Entry::Removed(Incarnation(1)));
+        topology.merge(PeerName::from_u64(number), Said::removal(Incarnation(1)));
     }
     assert_eq!(topology.entries.len(), KNOWN_LIMIT);
     let (name, entry) = live(2, 1, 1);
     assert_eq!(topology.merge(name, entry), Merge::News, "what was removed makes room for what lives");
 }
 
-fn entries() -> impl Strategy<Value = Vec<(PeerName, Entry)>> {
+fn entries() -> impl Strategy<Value = Vec<(PeerName, Said)>> {
     let one =
         (2u8..6, 1u64..4, 1u64..4, any::<bool>(), 0u64..2, proptest::collection::btree_set(1u8..6, 0..4));
     let entry = one.prop_map(|(who, incarnation, version, removed, boot, links)| {
         let links: Vec<_> = links.into_iter().collect();
-        let record = Record { boot: BootId(boot), ..record(who, incarnation, version, &links) };
-        let entry = if removed { Entry::Removed(record.incarnation) } else { Entry::Live(record) };
-        (name(who), entry)
+        let record = Record { boot: BootId(boot), ..record(who, incarnation, version) };
+        (name(who), if removed { Said::removal(record.incarnation) } else { said(record, &links) })
     });
     proptest::collection::vec(entry, 0..20)
 }
 
-fn merged<'a>(entries: impl IntoIterator<Item = &'a (PeerName, Entry)>) -> Topology {
+fn merged<'a>(entries: impl IntoIterator<Item = &'a (PeerName, Said)>) -> Topology {
     let mut topology = topology();
     for (name, entry) in entries {
         topology.merge(*name, entry.clone());
@@ -145,14 +153,14 @@ proptest! {
     #[test]
     fn the_order_of_merging_does_not_matter(entries in entries()) {
         let (forth, back) = (merged(&entries), merged(entries.iter().rev()));
-        prop_assert_eq!(&forth.entries, &back.entries);
+        prop_assert_eq!(all(&forth), all(&back));
         prop_assert_eq!(forth.hash(), back.hash());
     }
 
     #[test]
     fn merging_twice_is_merging_once(entries in entries()) {
         let (once, twice) = (merged(&entries), merged(entries.iter().chain(&entries)));
-        prop_assert_eq!(&once.entries, &twice.entries);
+        prop_assert_eq!(all(&once), all(&twice));
         prop_assert_eq!(once.hash(), twice.hash());
     }
 
