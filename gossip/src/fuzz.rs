@@ -61,7 +61,8 @@ pub fn topology(bytes: &[u8]) {
         let read = codec::decode::<Records, RECORDS_LIMIT>(&bytes).expect("what we packed is read");
         assert!(read.unpack().is_some(), "what we packed does not unpack");
     }
-    let _ = (topology.hash(), topology.newer_than(&stamps), topology.graph(&names.into_iter().collect()));
+    let names = names.into_iter().collect();
+    let _ = (topology.hash(), topology.newer_than(&stamps), topology.graph(&names, &names));
 }
 
 /// Broadcasts on a channel, one after the other, each with two bytes of length before it.

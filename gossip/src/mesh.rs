@@ -263,7 +263,7 @@ impl Mesh {
 
     /// The links that routes are computed from, for routes of one's own ([`Routes::compute`]).
     pub fn graph(&self) -> crate::routes::Graph {
-        self.topology.graph(&self.neighbours.keys().copied().collect())
+        self.topology.graph(&self.neighbours.keys().copied().collect(), &self.quiet())
     }
 
     /// Our own name.

@@ -55,15 +55,21 @@ impl Routes {
                 unicast.push((graph.names[child], Hop { next: through, hops }));
             }
         });
-        let (flood, upstream) = trees(graph, here, &own);
-        let flood = flood.into_iter().zip(&graph.names).enumerate();
-        let flood = flood.filter(|(source, _)| own[source / 64] & 1 << (source % 64) != 0);
-        let upstream = upstream.into_iter().zip(&graph.names);
-        Self {
-            unicast: unicast.into_iter().collect(),
-            broadcast: flood.map(|(_, (next, source))| (*source, next)).collect(),
-            upstream: upstream.filter_map(|(from, source)| Some((*source, from?))).collect(),
-        }
+        let (flood, mut upstream) = if graph.quiet.is_empty() {
+            trees(graph, here, &own)
+        } else {
+            let told = graph.without_quiet(here);
+            trees(&told, here, &walk(&told, here, |_, _, _| {}))
+        };
+        graph.quiet.iter().for_each(|quiet| upstream[*quiet] = Some(graph.names[*quiet]));
+        let flood =
+            flood.into_iter().enumerate().filter(|(source, _)| own[source / 64] & 1 << (source % 64) != 0);
+        let mut broadcast: BTreeMap<_, _> = flood.map(|(source, next)| (graph.names[source], next)).collect();
+        broadcast.insert(me, ones(graph.row(here)).map(|to| graph.names[to]).collect());
+        let upstream = graph.names.iter().zip(upstream).zip(next);
+        // Whoever is behind a quiet neighbour alone is heard through it, of necessity.
+        let upstream = upstream.filter_map(|((source, from), next)| Some((*source, from.or(next)?)));
+        Self { unicast: unicast.into_iter().collect(), broadcast, upstream: upstream.collect() }
     }
 
     /// The neighbour through which a peer is reached; itself, if it is a neighbour.
@@ -152,19 +158,32 @@ fn trees(graph: &Graph, here: usize, own: &[u64]) -> (Vec<Vec<PeerName>>, Vec<Op
             return (flood, upstream);
         }
         for at in ones(own) {
+            let links = graph.row(at);
             farther[row(at)].copy_from_slice(&within[row(at)]);
-            for neighbour in ones(graph.row(at)) {
-                if farther[row(at)] == *own {
-                    break;
+            left.iter_mut().zip(own).zip(&within[row(at)]).for_each(|((left, own), now)| *left = own & !now);
+            if count(&left) < count(links) {
+                // Near is mutual: a source is one hop farther from here if a neighbour of ours is within its row.
+                let meets = |source: &usize| {
+                    within[row(*source)].iter().zip(links).any(|(now, link)| now & link != 0)
+                };
+                ones(&left)
+                    .filter(meets)
+                    .for_each(|source| farther[at * words + source / 64] |= 1 << (source % 64));
+            } else {
+                for neighbour in ones(links) {
+                    let more = &within[row(neighbour)];
+                    farther[row(at)].iter_mut().zip(more).for_each(|(word, more)| *word |= more);
                 }
-                let more = &within[row(neighbour)];
-                farther[row(at)].iter_mut().zip(more).for_each(|(word, more)| *word |= more);
             }
         }
         // Now `farther` becomes `within`, `within` becomes `before`, and the oldest is written over.
         std::mem::swap(&mut before, &mut within);
         std::mem::swap(&mut within, &mut farther);
     }
+}
+
+fn count(row: &[u64]) -> u32 {
+    row.iter().map(|word| word.count_ones()).sum()
 }
 
 /// The neighbours of `me` that stay in reach without their link to `me`: each has a way to another of them.
@@ -320,6 +339,17 @@ mod tests {
             None,
             "whom we have no session with is no neighbour, whatever it says"
         );
+    }
+
+    #[test]
+    fn to_and_from_a_quiet_neighbour_goes_what_is_its_own_or_ours_and_nothing_else() {
+        let others = [(name(2), vec![name(1)]), (name(3), vec![name(1)])];
+        let graph = graph(1, &[name(2), name(3)].into(), others).quiet(&[name(3)].into());
+        let routes = Routes::compute(&graph, name(1), |_| true);
+        assert_eq!(routes.flood(name(1)), [name(2), name(3)]);
+        assert_eq!(routes.flood(name(3)), []);
+        assert_eq!(routes.flood(name(2)), []);
+        assert_eq!((routes.hops(name(3)), routes.upstream().get(&name(3))), (Some(1), Some(&name(3))));
     }
 
     #[test]

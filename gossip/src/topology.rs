@@ -4,6 +4,7 @@
 //! entry arrives. Each change travels as a [`Change`]; whoever lacks its base asks for the record. Two
 //! topologies are compared by a 128-bit hash over all stamps that is kept up to date with each merge.
 
+mod change;
 mod pack;
 mod record;
 
@@ -12,13 +13,18 @@ use std::net::SocketAddr;
 
 use blake2::{Blake2s256, Digest};
 
+pub(crate) use change::Change;
+use change::{Names, head};
 pub(crate) use pack::Records;
-pub(crate) use record::{Change, Entry, KNOWN_LIMIT, Record, Said, Stamp};
+pub(crate) use record::{Entry, KNOWN_LIMIT, Record, Said, Stamp};
 
 use crate::codec;
 use crate::hello::{ENDPOINT_LIMIT, Introduction};
 use crate::peer::{Incarnation, PeerName};
 use crate::routes::{Graph, Links};
+
+/// A record of this version has been around for a while: its name is known wherever it is spoken of.
+const OLD: u64 = 3;
 
 /// What became of something offered to the topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,24 +108,48 @@ impl Topology {
     }
 
     /// Says anew what we are linked with and reachable at; `None` if that is what we said last.
-    pub(crate) fn publish(&mut self, links: &BTreeSet<PeerName>, endpoints: &[SocketAddr]) -> Option<Change> {
+    ///
+    /// Peers met `recently` are named in full, unless they have said so much that everybody knows them.
+    pub(crate) fn publish(
+        &mut self,
+        links: &BTreeSet<PeerName>,
+        endpoints: &[SocketAddr],
+        recently: impl Fn(PeerName) -> bool,
+    ) -> Option<Change> {
         let own = self.own();
-        let old: BTreeSet<_> = self.links(self.me).collect();
+        let old: Vec<_> = self.links(self.me).collect();
+        let added: Vec<_> = links.iter().filter(|link| old.binary_search(link).is_err()).copied().collect();
+        let gone: Vec<_> = old.iter().filter(|link| !links.contains(link)).copied().collect();
+        let place = |link| old.binary_search(link).ok().and_then(|place| u32::try_from(place).ok());
         let change = Change {
             name: self.me,
             incarnation: own.incarnation,
             boot: own.boot,
-            base: own.version,
             version: own.version + 1,
-            added: links.difference(&old).copied().collect(),
-            removed: old.difference(links).copied().collect(),
+            back: 1,
+            added: Names::say(&added, |name| {
+                self.find(head(name)).is_some() && (!recently(name) || self.is_old(name))
+            }),
+            removed: gone.iter().filter_map(place).collect(),
             endpoints: (own.endpoints != endpoints).then(|| endpoints.to_vec()),
         };
-        if change.added.is_empty() && change.removed.is_empty() && change.endpoints.is_none() {
+        if added.is_empty() && gone.is_empty() && change.endpoints.is_none() {
             return None;
         }
-        self.apply(&change);
+        self.apply(&change, &added, &gone);
         Some(change)
+    }
+
+    fn is_old(&self, name: PeerName) -> bool {
+        self.record(name).is_some_and(|record| record.version >= OLD)
+    }
+
+    /// The only known name that begins like this, if it is the only one.
+    fn find(&self, head: u16) -> Option<PeerName> {
+        let first = u64::from(head) << 48;
+        let span = PeerName::from_u64(first)..=PeerName::from_u64(first | ((1 << 48) - 1));
+        let mut names = self.entries.range(span).map(|(name, _)| *name);
+        names.next().filter(|_| names.next().is_none())
     }
 
     /// Makes our own record newer than `stamp`, which somebody holds for us.
@@ -165,9 +195,16 @@ impl Topology {
             Some(Entry::Live(record))
                 if record.incarnation == change.incarnation
                     && record.boot == change.boot
-                    && record.version == change.base =>
+                    && Some(record.version) == change.base() =>
             {
-                self.apply(change);
+                let links: Vec<_> = self.links(change.name).collect();
+                let gone =
+                    change.removed.iter().map(|place| links.get(usize::try_from(*place).ok()?).copied());
+                let Some(gone) = gone.collect::<Option<Vec<_>>>() else { return Merge::Refused };
+                let Some(added) = change.added.understand(|head| self.find(head)) else {
+                    return Merge::Missing;
+                };
+                self.apply(change, &added, &gone);
                 Merge::News
             }
             Some(_) | None => Merge::Missing,
@@ -181,14 +218,14 @@ impl Topology {
     }
 
     /// Brings a record from the base of a change to what is after it.
-    fn apply(&mut self, change: &Change) {
+    fn apply(&mut self, change: &Change, added: &[PeerName], gone: &[PeerName]) {
         let Some(Entry::Live(record)) = self.entries.get_mut(&change.name) else { return };
         let (before, after) = (record.stamp(), change.stamp());
         record.version = change.version;
         if let Some(endpoints) = &change.endpoints {
             record.endpoints.clone_from(endpoints);
         }
-        self.links.change(change.name, &change.added, &change.removed);
+        self.links.change(change.name, added, gone);
         self.mix(change.name, before);
         self.mix(change.name, after);
     }
@@ -235,9 +272,10 @@ impl Topology {
         Records::pack(names.iter().filter_map(known))
     }
 
-    /// Who can reach whom: links that both ends report, and ours with whom we have a session now.
-    pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>) -> Graph {
-        self.links.graph(self.me, neighbours)
+    /// Who can reach whom: links that both ends report, and ours with whom we have a session now. To `quiet` ones
+    /// and from them we pass on nothing.
+    pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>, quiet: &BTreeSet<PeerName>) -> Graph {
+        self.links.graph(self.me, neighbours).quiet(quiet)
     }
 
     /// At the limit the oldest knowledge to go is that somebody was removed.

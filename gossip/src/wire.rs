@@ -16,7 +16,7 @@ use crate::codec::{self, Blob, DecodeError};
 use crate::event::ChannelName;
 use crate::hello::{Introduction, Refusal};
 use crate::peer::{BootId, Incarnation, PeerName};
-use crate::topology::{Records, Stamp};
+use crate::topology::{Change, Records, Stamp};
 
 /// Most bytes of one message with its envelope; a sender keeps below it, a receiver closes at more.
 pub(crate) const MESSAGE_LIMIT: usize = 8 << 20;
@@ -42,6 +42,21 @@ pub(crate) struct Broadcast {
     pub(crate) hops: u8,
     pub(crate) channel: ChannelName,
     pub(crate) body: Blob,
+}
+
+/// Somebody's record changed; goes down the owner's broadcast tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changed {
+    pub(crate) hops: u8,
+    pub(crate) change: Change,
+}
+
+/// Somebody learned these stamps by comparison: want what is newer there. Goes down the tree of `learner`, at
+/// each hop once the entries are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Have {
+    pub(crate) learner: PeerName,
+    pub(crate) stamps: Vec<(PeerName, Stamp)>,
 }
 
 /// What a routed message is for.
@@ -83,13 +98,16 @@ pub(crate) enum Message {
     TopologyHash([u8; 16]),
     /// All stamps of the sender: send what is newer with you, want what is newer there.
     Digest(Vec<(PeerName, Stamp)>),
-    /// Some stamps of the sender, just learned: want what is newer there.
-    Have(Vec<(PeerName, Stamp)>),
+    Have(Have),
     Want(Vec<PeerName>),
     Records(Records),
     Broadcast(Broadcast),
     Routed(Routed),
     Tell(Blob),
+    Changed(Changed),
+    /// As `TopologyHash`, between two that were in reach of each other all the time: what differs was told to all,
+    /// and is on its way to them or will be repaired there too.
+    RepairHash([u8; 16]),
 }
 
 impl Message {
@@ -107,6 +125,8 @@ impl Message {
             Self::Broadcast(_) => 10,
             Self::Routed(_) => 11,
             Self::Tell(_) => 12,
+            Self::Changed(_) => 13,
+            Self::RepairHash(_) => 14,
         }
     }
 
@@ -115,13 +135,15 @@ impl Message {
             Self::Introduction(body) => codec::encode(body),
             Self::Refused(body) => codec::encode(body),
             Self::Ping(body) | Self::Pong(body) => codec::encode(body),
-            Self::TopologyHash(body) => codec::encode(body),
-            Self::Digest(body) | Self::Have(body) => codec::encode(body),
+            Self::TopologyHash(body) | Self::RepairHash(body) => codec::encode(body),
+            Self::Digest(body) => codec::encode(body),
+            Self::Have(body) => codec::encode(body),
             Self::Want(body) => codec::encode(body),
             Self::Records(body) => codec::encode(body),
             Self::Broadcast(body) => codec::encode(body),
             Self::Routed(body) => codec::encode(body),
             Self::Tell(body) => codec::encode(body),
+            Self::Changed(body) => codec::encode(body),
         }
     }
 
@@ -157,6 +179,8 @@ impl Message {
             10 => Self::Broadcast(of(body)?),
             11 => Self::Routed(of(body)?),
             12 => Self::Tell(of(body)?),
+            13 => Self::Changed(of(body)?),
+            14 => Self::RepairHash(of(body)?),
             _ => return Ok(None),
         }))
     }
@@ -221,7 +245,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_of_any_kind_makes_the_decoder_panic(
-            kind in 0u8..16,
+            kind in 0u8..18,
             body in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             if let Ok(Some(message)) = Message::decode(kind, &body) {
@@ -230,7 +254,7 @@ mod tests {
         }
 
         #[test]
-        fn a_hostile_length_in_any_place_is_refused(kind in 5u8..13, prefix in 0usize..40, claim in any::<u64>()) {
+        fn a_hostile_length_in_any_place_is_refused(kind in 5u8..15, prefix in 0usize..40, claim in any::<u64>()) {
             let mut body = vec![1; prefix];
             body.push(253); // "eight bytes of length follow"
             body.extend_from_slice(&(claim | 1 << 40).to_le_bytes());

@@ -1,29 +1,32 @@
-//! How records spread: changes down the broadcast tree, and by comparison whatever that missed.
+//! How records spread: changes down the tree of their owner, and by comparison whatever that missed.
 //!
-//! - Our own change goes to all neighbours as a [`Change`], and down the tree from there. A lost link and a link to
-//!   a stranger are said at once. One more link to somebody who is in reach already can wait, the longer the more
-//!   neighbours there are: else a thousand that come within seconds are announced a thousand times by each.
+//! - Our own change goes to all neighbours as a [`Change`](crate::topology::Change), and down our tree from there.
+//!   A lost link is said at once. One more link to somebody who is in reach already can wait, the longer the more
+//!   neighbours there are: else a thousand that come within seconds are announced a thousand times by each. A link
+//!   to a stranger waits just so long as the news that it is in reach may take, which is seldom far behind.
 //! - A new session with a stranger compares hashes, then stamps, then passes only the entries that differ.
 //!   (Whoever was in reach heard what we heard; were something missed, the next comparison finds it.)
-//! - What was learned by comparison is announced to the other neighbours by its stamp alone (`Have`), and
-//!   whoever lacks it asks: so a healed partition costs what the sides did not know, times one. Neighbours of the
-//!   record's owner have it from the owner.
-//! - About every ten seconds a random neighbour is compared with, which repairs whatever was lost.
+//! - What was learned so from a stranger is announced by its stamp alone (`Have`), down the tree of who learned it,
+//!   and whoever lacks it asks: so a healed partition costs what the sides did not know, times one. Neighbours of
+//!   the record's owner have it from the owner, and those of whoever told us have it from there.
+//! - About every ten seconds a random neighbour is compared with, which repairs whatever was lost. What is found so
+//!   is announced only if it is somebody unheard of: the rest was told to all, and each repairs for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::pace::Pace;
+use super::relay::HOPS;
 use super::{BURST, Mesh};
-use crate::channel::TOPOLOGY;
-use crate::codec;
+use crate::channel::Seen;
 use crate::event::ConnectionId;
 use crate::peer::{BootId, Incarnation, PeerName};
-use crate::topology::{Change, KNOWN_LIMIT, Merge, Records, Said, Stamp};
-use crate::wire::Message;
+use crate::topology::{KNOWN_LIMIT, Merge, Records, Said, Stamp};
+use crate::wire::{Changed, Have, Message, Origin};
 
 /// The time between comparisons with a random neighbour, give or take a fifth…
 const REPAIR: Duration = Duration::from_secs(10);
@@ -39,8 +42,30 @@ const STATES: Duration = Duration::from_millis(200);
 const RAISE: Duration = Duration::from_secs(1);
 /// The same record is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// A change claims at most this many decoded bytes.
-const CHANGE_LIMIT: usize = 4 << 20;
+/// That a peer is in reach is heard within this time, or there is no other way to it.
+const RUMOUR: Duration = Duration::from_millis(400);
+/// By then everybody has heard of whom we met.
+const FAMILIAR: Duration = Duration::from_millis(600);
+/// A record of an earlier version than this is so young that the far ends of its links may not have told of them.
+const YOUNG: u64 = 4;
+/// What comes over a connection so long after a repair began there came of it.
+const REPAIRING: Duration = Duration::from_secs(2);
+
+/// Something learned by comparison.
+struct News {
+    /// Whom we have it from; none: from ourselves.
+    from: Option<PeerName>,
+    /// Who learned it first, and told us down its tree; perhaps ourselves.
+    learner: PeerName,
+}
+
+/// Something asked for.
+struct Wanted {
+    stamp: Stamp,
+    asked: Instant,
+    /// Who learned it, if it was announced.
+    learner: Option<PeerName>,
+}
 
 /// What the spreading of records has to remember.
 pub(super) struct Gossip {
@@ -48,13 +73,20 @@ pub(super) struct Gossip {
     pub(super) publish: Pace,
     /// States of channels are to be compared with random peers.
     pub(super) states: Pace,
-    /// What was learned by comparison, and from whom.
-    news: BTreeMap<PeerName, Option<PeerName>>,
+    /// Which changes of records have passed here; their versions are their numbers.
+    changes: Seen,
+    news: BTreeMap<PeerName, News>,
     spread: Pace,
+    /// Neighbours that our record does not tell of yet, and when we met them.
+    unsaid: BTreeMap<PeerName, Instant>,
+    /// Neighbours that no way seemed to lead to when we met, until when it should show whether one does.
+    strangers: BTreeMap<PeerName, Instant>,
     raise: Pace,
     outdone_by: Option<Stamp>,
     last_outdone: Option<BootId>,
-    wanted: BTreeMap<PeerName, (Stamp, Instant)>,
+    wanted: BTreeMap<PeerName, Wanted>,
+    /// Where a repair began, and when.
+    repairing: BTreeMap<ConnectionId, Instant>,
     repair_at: Instant,
     fresh: Vec<PeerName>,
     greet_at: Option<Instant>,
@@ -65,12 +97,16 @@ impl Gossip {
         Self {
             publish: Pace::new(BURST),
             states: Pace::new(STATES),
+            changes: Seen::default(),
             news: BTreeMap::new(),
             spread: Pace::new(BURST),
+            unsaid: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             raise: Pace::new(RAISE),
             outdone_by: None,
             last_outdone: None,
             wanted: BTreeMap::new(),
+            repairing: BTreeMap::new(),
             repair_at: now + jittered(REPAIR, rng),
             fresh: Vec::new(),
             greet_at: None,
@@ -80,7 +116,8 @@ impl Gossip {
     pub(super) fn due(&self) -> Option<Instant> {
         let paced =
             [self.publish.due(), self.states.due(), self.spread.due(), self.raise.due(), self.greet_at];
-        paced.into_iter().flatten().chain([self.repair_at]).min()
+        let doubts = self.strangers.values().min().copied();
+        paced.into_iter().flatten().chain(doubts).chain([self.repair_at]).min()
     }
 
     /// Something was missed, or may have been.
@@ -112,12 +149,17 @@ impl Mesh {
             self.gossip.outdone_by = None;
             self.topology.raise_above(stamp);
             self.counters.records_raised += 1;
-            self.learned(self.me, None);
+            self.learned(self.me, News { from: None, learner: self.me });
         }
+        self.look_at_strangers(now);
         if self.gossip.publish.take(now) {
             let links = self.neighbours.keys().copied().collect();
-            if let Some(change) = self.topology.publish(&links, &self.endpoints()) {
-                self.broadcast(TOPOLOGY, codec::encode(&change));
+            let unsaid = std::mem::take(&mut self.gossip.unsaid);
+            let recent = |name| unsaid.get(&name).is_some_and(|met| *met + FAMILIAR > now);
+            if let Some(change) = self.topology.publish(&links, &self.endpoints(), recent) {
+                self.reroute.want_apart(self.reroute_patience());
+                let neighbours: Vec<_> = self.neighbours.keys().copied().collect();
+                self.flood(&neighbours, &Message::Changed(Changed { hops: HOPS, change }));
             }
         }
         if self.gossip.states.take(now) {
@@ -126,27 +168,85 @@ impl Mesh {
         }
     }
 
+    /// Says whether this boot of a peer is in reach already: then it heard what we heard.
+    pub(super) fn knows_way_to(&self, peer: PeerName, boot: BootId) -> bool {
+        let Some(record) = self.topology.record(peer).filter(|record| record.boot == boot) else {
+            return false;
+        };
+        let linked = |one, two| self.topology.are_linked(one, two) && self.topology.are_linked(two, one);
+        self.routes.hops(peer).is_some()
+            || self.neighbours.keys().any(|neighbour| linked(*neighbour, peer))
+            || record.version < YOUNG && self.hears_elsewhere(peer)
+    }
+
+    /// Says whether a peer reports a link to somebody whom we reach without it.
+    fn hears_elsewhere(&self, peer: PeerName) -> bool {
+        let apart = |link| link != self.me && self.routes.next_hop(link).is_some_and(|via| via != peer);
+        self.topology.links(peer).any(apart)
+    }
+
+    /// A peer became a neighbour; `known`: it was in reach already.
+    ///
+    /// In a mesh that grows a stranger is most likely one that was met before its record came. Only if that does
+    /// not come is this link a bridge that all should hear of soon.
+    pub(super) fn met(&mut self, peer: PeerName, known: bool, now: Instant) {
+        self.reroute.want_apart(if known { self.reroute_patience() } else { BURST });
+        self.gossip.publish.want_apart(self.patience());
+        self.gossip.unsaid.insert(peer, now);
+        if !known && self.patience() <= BURST {
+            self.gossip.publish.want();
+        } else if !known {
+            self.gossip.strangers.insert(peer, now + RUMOUR.min(self.patience()));
+        }
+    }
+
+    fn look_at_strangers(&mut self, now: Instant) {
+        while let Some((peer, _)) = self.gossip.strangers.iter().find(|(_, until)| **until <= now) {
+            let peer = *peer;
+            self.gossip.strangers.remove(&peer);
+            if !self.hears_elsewhere(peer) {
+                self.gossip.publish.want();
+            }
+        }
+    }
+
+    /// Neighbours with whom nobody counts on us to pass anything on: neither end has told of the link yet, and they
+    /// hear from others. Else all neighbours of a newcomer would pass on to it, and from it, at once.
+    pub(super) fn quiet(&self) -> BTreeSet<PeerName> {
+        let untold = |peer: &&PeerName| {
+            !self.topology.are_linked(self.me, **peer) && !self.topology.are_linked(**peer, self.me)
+        };
+        let unsaid = self.gossip.unsaid.keys().filter(untold).copied();
+        unsaid.filter(|peer| self.hears_elsewhere(*peer)).collect()
+    }
+
     /// Announces what was learned by comparison to those it was not learned from.
     pub(super) fn spread_news(&mut self, now: Instant) {
         if !self.gossip.spread.take(now) {
             return;
         }
         let news = std::mem::take(&mut self.gossip.news);
+        let learners: BTreeSet<_> = news.values().map(|news| news.learner).collect();
         let neighbours: Vec<_> = self.neighbours.keys().copied().collect();
-        for neighbour in neighbours {
-            let others = news.iter().filter(|(name, from)| {
-                **from != Some(neighbour) && !self.topology.are_linked(**name, neighbour)
-            });
-            let others = others.map(|(name, _)| *name);
-            let stamps = self.topology.stamps_of(others);
-            if !stamps.is_empty() {
-                self.send_bulk(neighbour, &Message::Have(stamps));
+        for learner in learners {
+            let routes = Arc::clone(&self.routes);
+            let next = if learner == self.me { &neighbours[..] } else { routes.flood(learner) };
+            for neighbour in next.iter().copied() {
+                let others = news.iter().filter(|(name, news)| {
+                    news.learner == learner
+                        && !news.from.is_some_and(|from| self.topology.are_linked(from, neighbour))
+                        && !self.topology.are_linked(**name, neighbour)
+                });
+                let stamps = self.topology.stamps_of(others.map(|(name, _)| *name));
+                if !stamps.is_empty() {
+                    self.send_bulk(neighbour, &Message::Have(Have { learner, stamps }));
+                }
             }
         }
     }
 
-    fn learned(&mut self, name: PeerName, from: Option<PeerName>) {
-        self.gossip.news.insert(name, from);
+    fn learned(&mut self, name: PeerName, news: News) {
+        self.gossip.news.insert(name, news);
         self.gossip.spread.want();
     }
 
@@ -162,6 +262,17 @@ impl Mesh {
         }
     }
 
+    /// Answers a comparison that repairs: what comes of it was told to all and is not told again.
+    pub(super) fn compare_repairing(&mut self, connection: ConnectionId, hash: [u8; 16], now: Instant) {
+        self.note_repair(connection, now);
+        self.compare_hash(connection, hash);
+    }
+
+    fn note_repair(&mut self, connection: ConnectionId, now: Instant) {
+        self.gossip.repairing.retain(|_, began| now.saturating_duration_since(*began) < REPAIRING);
+        self.gossip.repairing.insert(connection, now);
+    }
+
     pub(super) fn compare_digest(
         &mut self,
         connection: ConnectionId,
@@ -170,11 +281,17 @@ impl Mesh {
     ) {
         let newer = self.topology.newer_than(stamps);
         self.give(connection, &newer);
-        self.want(connection, stamps, now);
+        self.want(connection, stamps, None, now);
     }
 
-    /// Asks for what is newer there, unless it was just asked for elsewhere.
-    pub(super) fn want(&mut self, connection: ConnectionId, stamps: &[(PeerName, Stamp)], now: Instant) {
+    /// Asks for what is newer there, unless it was just asked for elsewhere; `learner`: who announces it.
+    pub(super) fn want(
+        &mut self,
+        connection: ConnectionId,
+        stamps: &[(PeerName, Stamp)],
+        learner: Option<PeerName>,
+        now: Instant,
+    ) {
         let mut names = Vec::new();
         for (name, stamp) in stamps.iter().copied() {
             if !self.topology.lacks(name, stamp) {
@@ -184,16 +301,16 @@ impl Mesh {
                 self.outdone(stamp);
                 continue;
             }
-            let asked = self.gossip.wanted.get(&name).is_some_and(|(asked, then)| {
-                *asked >= stamp && now.saturating_duration_since(*then) < ASK_AGAIN
+            let asked = self.gossip.wanted.get(&name).is_some_and(|wanted| {
+                wanted.stamp >= stamp && now.saturating_duration_since(wanted.asked) < ASK_AGAIN
             });
             if !asked && names.len() < KNOWN_LIMIT {
-                self.gossip.wanted.insert(name, (stamp, now));
+                self.gossip.wanted.insert(name, Wanted { stamp, asked: now, learner });
                 names.push(name);
             }
         }
         if self.gossip.wanted.len() > KNOWN_LIMIT {
-            self.gossip.wanted.retain(|_, (_, then)| now.saturating_duration_since(*then) < ASK_AGAIN);
+            self.gossip.wanted.retain(|_, wanted| now.saturating_duration_since(wanted.asked) < ASK_AGAIN);
         }
         if !names.is_empty() {
             self.send(connection, &Message::Want(names));
@@ -217,12 +334,17 @@ impl Mesh {
             self.counters.records_refused += 1;
             return;
         };
-        for (name, entry) in entries {
-            self.gossip.wanted.remove(&name);
-            let before = self.life(name);
-            match self.topology.merge(name, entry) {
+        let repairing = self.gossip.repairing.get(&connection);
+        let repairing = repairing.is_some_and(|began| now.saturating_duration_since(*began) < REPAIRING);
+        for (name, said) in entries {
+            let learner = self.gossip.wanted.remove(&name).and_then(|wanted| wanted.learner);
+            let (before, removed) = (self.life(name), said.entry.stamp().removed);
+            match self.topology.merge(name, said) {
                 Merge::News => {
-                    self.learned(name, from);
+                    let unheard_of = removed || !repairing || before != self.life(name);
+                    if learner.is_some() || unheard_of {
+                        self.learned(name, News { from, learner: learner.unwrap_or(self.me) });
+                    }
                     self.noted(name, before, now);
                 }
                 Merge::Ours(stamp) => self.outdone(stamp),
@@ -232,24 +354,40 @@ impl Mesh {
         }
     }
 
-    /// Takes a change that came down a broadcast tree.
-    pub(super) fn take_change(&mut self, connection: ConnectionId, body: &[u8], now: Instant) {
-        let Ok(change) = codec::decode::<Change, CHANGE_LIMIT>(body) else {
-            self.counters.unreadable += 1;
+    /// Takes a change that came down the tree of its owner, and passes it on.
+    pub(super) fn take_changed(
+        &mut self,
+        connection: ConnectionId,
+        from: PeerName,
+        changed: Changed,
+        now: Instant,
+    ) {
+        let Changed { hops, change } = changed;
+        let (name, incarnation, boot) = (change.name, change.incarnation, change.boot);
+        let origin = Origin { source: name, incarnation, boot, sequence: change.version };
+        if name == self.me || !self.gossip.changes.first_time(origin) {
+            self.counters.broadcasts_repeated += 1;
             return;
-        };
-        let before = self.life(change.name);
-        match self.topology.merge_change(&change) {
-            Merge::News => {
-                if change.endpoints.is_some() {
-                    self.noted(change.name, before, now);
-                } else {
-                    self.links_noted();
-                }
+        }
+        let (before, moved) = (self.life(name), change.endpoints.is_some());
+        let merge = self.topology.merge_change(&change);
+        // Of whom we know nothing we know no tree.
+        let passes = merge != Merge::Refused && self.topology.record(name).is_some();
+        if let Some(hops) = hops.checked_sub(1).filter(|_| passes) {
+            // With whom the owner is linked now it has told itself, whatever the routes say as yet.
+            let current = matches!(merge, Merge::News | Merge::Known);
+            let told = |next: PeerName| next == from || current && self.topology.are_linked(name, next);
+            let next: Vec<_> = self.routes.flood(name).iter().copied().filter(|next| !told(*next)).collect();
+            if !next.is_empty() {
+                self.flood(&next, &Message::Changed(Changed { hops, change }));
             }
+        }
+        match merge {
+            Merge::News if moved => self.noted(name, before, now),
+            Merge::News => self.links_noted(),
             Merge::Missing => {
                 // Whoever passed it on may lack the same: so this is no question that others' offers wait for.
-                self.send(connection, &Message::Want(vec![change.name]));
+                self.send(connection, &Message::Want(vec![name]));
                 self.gossip.repair_soon(now, &mut self.rng);
             }
             Merge::Ours(stamp) => self.outdone(stamp),
@@ -283,6 +421,7 @@ impl Mesh {
 
     fn forget(&mut self, name: PeerName, now: Instant) {
         self.seen.forget(name);
+        self.gossip.changes.forget(name);
         if let Some(attempt) = self.dialer.forget_peer(name) {
             self.end(attempt, "removed", now);
         }
@@ -298,7 +437,7 @@ impl Mesh {
         for connection in sessions.into_iter().flatten() {
             self.end(connection, "removed", now);
         }
-        self.learned(peer, None);
+        self.learned(peer, News { from: None, learner: self.me });
         self.noted(peer, None, now);
     }
 
@@ -328,7 +467,8 @@ impl Mesh {
         let connections: Vec<_> = self.neighbours.values().map(|neighbour| neighbour.current).collect();
         if !connections.is_empty() {
             let connection = connections[self.rng.random_range(0..connections.len())];
-            self.send(connection, &Message::TopologyHash(self.topology.hash()));
+            self.note_repair(connection, now);
+            self.send(connection, &Message::RepairHash(self.topology.hash()));
         }
         let peers: Vec<_> = self.routes.reachable().collect();
         if !peers.is_empty() {

@@ -9,14 +9,14 @@ use rand::RngExt as _;
 use super::Mesh;
 use super::gossip::GREETED;
 use super::link::Link;
-use crate::channel::{TOPOLOGY, state_hash};
+use crate::channel::state_hash;
 use crate::codec::Blob;
 use crate::event::{ChannelName, ConnectionId, DeliverKind, Output};
 use crate::peer::PeerName;
 use crate::wire::{Broadcast, MESSAGE_LIMIT, Message, Origin, Purpose, Routed};
 
 /// A message goes no further after this many hops: longer than any sane chain, short for a loop.
-const HOPS: u8 = 128;
+pub(super) const HOPS: u8 = 128;
 /// What an application may send at once: a message's limit, with room for its headers.
 const BODY_LIMIT: usize = MESSAGE_LIMIT - 1_024;
 
@@ -85,7 +85,7 @@ impl Mesh {
         );
     }
 
-    fn flood(&mut self, neighbours: &[PeerName], message: &Message) {
+    pub(super) fn flood(&mut self, neighbours: &[PeerName], message: &Message) {
         for neighbour in neighbours {
             self.send_bulk(*neighbour, message);
         }
@@ -103,13 +103,7 @@ impl Mesh {
         }
     }
 
-    pub(super) fn take_broadcast(
-        &mut self,
-        connection: ConnectionId,
-        from: PeerName,
-        broadcast: Broadcast,
-        now: Instant,
-    ) {
+    pub(super) fn take_broadcast(&mut self, from: PeerName, broadcast: Broadcast) {
         let Origin { source, .. } = broadcast.origin;
         if source == self.me || !self.seen.first_time(broadcast.origin) {
             self.counters.broadcasts_repeated += 1;
@@ -122,9 +116,7 @@ impl Mesh {
                 self.flood(&next, &Message::Broadcast(Broadcast { hops, ..broadcast.clone() }));
             }
         }
-        if broadcast.channel == TOPOLOGY {
-            self.take_change(connection, &broadcast.body.0, now);
-        } else if self.channels.knows(broadcast.channel) {
+        if self.channels.knows(broadcast.channel) {
             let (channel, bytes) = (broadcast.channel, broadcast.body.0);
             self.outputs.push_back(Output::Deliver { channel, source, kind: DeliverKind::Delta, bytes });
         }

@@ -9,7 +9,7 @@ use super::{Mesh, Neighbour};
 use crate::event::{ConnectionId, Output};
 use crate::hello::{ENDPOINT_LIMIT, Introduction, RefusalCode};
 use crate::liveness::{Liveness, Verdict};
-use crate::peer::{BootId, PeerName};
+use crate::peer::PeerName;
 use crate::session::{Event, Role, Session, SessionError};
 use crate::wire::Message;
 
@@ -203,11 +203,13 @@ impl Mesh {
                 }
             }
             Message::TopologyHash(hash) => self.compare_hash(connection, hash),
+            Message::RepairHash(hash) => self.compare_repairing(connection, hash, now),
             Message::Digest(stamps) => self.compare_digest(connection, &stamps, now),
-            Message::Have(stamps) => self.want(connection, &stamps, now),
+            Message::Have(have) => self.want(connection, &have.stamps, Some(have.learner), now),
             Message::Want(names) => self.give(connection, &names),
             Message::Records(records) => self.take_records(connection, records, now),
-            Message::Broadcast(broadcast) => self.take_broadcast(connection, peer, broadcast, now),
+            Message::Changed(changed) => self.take_changed(connection, peer, changed, now),
+            Message::Broadcast(broadcast) => self.take_broadcast(peer, broadcast),
             Message::Routed(routed) => self.take_routed(routed, now),
             Message::Introduction(_) | Message::Refused(_) => self.counters.unreadable += 1, // out of place
         }
@@ -269,12 +271,7 @@ impl Mesh {
                     connections: [connection].into(),
                 };
                 self.neighbours.insert(peer, neighbour);
-                if known {
-                    self.gossip.publish.want_apart(self.patience());
-                    self.reroute.want_apart(self.reroute_patience());
-                } else {
-                    self.links_changed();
-                }
+                self.met(peer, known, now);
                 self.report_established(connection, peer);
                 if key.is_some() && known {
                     self.compare_states_over(connection);
@@ -283,12 +280,6 @@ impl Mesh {
                 }
             }
         }
-    }
-
-    /// Says whether this boot of a peer is in reach already: then it heard what we heard.
-    fn knows_way_to(&self, peer: PeerName, boot: BootId) -> bool {
-        let same = self.topology.record(peer).is_some_and(|record| record.boot == boot);
-        same && self.routes.hops(peer).is_some()
     }
 
     fn report_established(&mut self, connection: ConnectionId, peer: PeerName) {

@@ -242,7 +242,8 @@ fn what_is_too_long_for_a_message_is_counted_and_harms_nothing() {
 fn an_unreadable_message_is_counted_and_the_session_goes_on() {
     let mut pair = Pair::new();
     let (peer, now) = (pair.meshes[1].name(), pair.now);
-    pair.meshes[0].broadcast(crate::channel::TOPOLOGY, b"no change at all".to_vec());
+    let (purpose, channel) = (crate::wire::Purpose::ProbeAnswer, crate::channel::TOPOLOGY);
+    pair.meshes[0].route(peer, purpose, channel, b"no boot at all".to_vec());
     pair.meshes[0].tell(peer, b"after".to_vec(), now);
     pair.carry();
     assert_eq!(pair.meshes[1].counters().unreadable, 1);

@@ -14,6 +14,8 @@ pub struct Graph {
     /// One row per name, one bit per name.
     rows: Vec<u64>,
     words: usize,
+    /// Our neighbours to whom and from whom we pass nothing on.
+    pub(super) quiet: BTreeSet<usize>,
 }
 
 impl Graph {
@@ -25,7 +27,13 @@ impl Graph {
         neighbours: &BTreeSet<PeerName>,
     ) -> Self {
         let words = names.len().div_ceil(64);
-        let mut graph = Self { me, names: names.to_vec(), rows: vec![0; words * names.len()], words };
+        let mut graph = Self {
+            me,
+            names: names.to_vec(),
+            rows: vec![0; words * names.len()],
+            words,
+            quiet: BTreeSet::new(),
+        };
         for (row, bits) in graph.rows.chunks_exact_mut(words.max(1)).zip(mutual) {
             let bits = bits.words();
             let length = bits.len().min(words);
@@ -43,6 +51,12 @@ impl Graph {
         graph
     }
 
+    /// The same graph, with neighbours of ours to whom and from whom we pass nothing on.
+    pub(crate) fn quiet(mut self, quiet: &BTreeSet<PeerName>) -> Self {
+        self.quiet = quiet.iter().filter_map(|name| self.index(*name)).collect();
+        self
+    }
+
     /// The same graph without the peers that `allowed` turns down (never ourselves).
     pub fn only(&self, allowed: impl Fn(PeerName) -> bool) -> Self {
         let mut graph = self.clone();
@@ -50,6 +64,16 @@ impl Graph {
             if *name != self.me && !allowed(*name) {
                 graph.isolate(index);
             }
+        }
+        graph
+    }
+
+    /// The same graph without our links to the quiet ones.
+    pub(super) fn without_quiet(&self, here: usize) -> Self {
+        let mut graph = self.clone();
+        for there in &self.quiet {
+            graph.clear(here, *there);
+            graph.clear(*there, here);
         }
         graph
     }

@@ -105,7 +105,7 @@ fn one_seed_gives_one_run() {
         mesh_of(&mut sim, 6, &on_ipam());
         sim.kill(2);
         sim.run_for(3 * SECOND);
-        sim.delivered()
+        (sim.delivered(), sim.delivered_bytes())
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));

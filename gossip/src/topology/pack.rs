@@ -1,4 +1,4 @@
-//! Records as they travel: names once, links as indices or, where that is shorter, as the exceptions.
+//! Records as they travel: names once, links as indices, as the exceptions or as bits, whichever is shortest.
 //!
 //! A healthy mesh is full, so "everyone but…" is the short way to say links. Everyone must mean the same at
 //! both ends: it means exactly the names listed in the same message. The list holds all owners and all links
@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Entry, KNOWN_LIMIT, Record, Said};
+use crate::codec::Blob;
 use crate::peer::{BootId, Incarnation, PeerName};
 
 /// A receiver expands at most this many links of one message…
@@ -42,9 +43,17 @@ struct PackedRecord {
     site: String,
     key: [u8; 32],
     endpoints: Vec<SocketAddr>,
-    /// True: `links` lists who of everyone (the owner aside) is *not* linked.
-    all_but: bool,
-    links: Vec<u32>,
+    links: PackedLinks,
+}
+
+/// Who of everyone is linked with the owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum PackedLinks {
+    Only(Vec<u32>),
+    /// All but these and the owner.
+    AllBut(Vec<u32>),
+    /// One bit for each, the lowest first; what is not there is zero.
+    Bits(Blob),
 }
 
 impl Records {
@@ -99,14 +108,6 @@ impl Packed {
         match &said.entry {
             Entry::Removed(incarnation) => Self { owner, incarnation: *incarnation, body: None },
             Entry::Live(record) => {
-                let all_but = said.links.len() * 2 > names.len();
-                let links = if all_but {
-                    let missing =
-                        |peer: &&PeerName| **peer != name && said.links.binary_search(peer).is_err();
-                    names.iter().filter(missing).map(|peer| index(names, *peer)).collect()
-                } else {
-                    said.links.iter().map(|link| index(names, *link)).collect()
-                };
                 let body = PackedRecord {
                     version: record.version,
                     boot: record.boot,
@@ -114,8 +115,7 @@ impl Packed {
                     site: record.site.clone(),
                     key: record.key,
                     endpoints: record.endpoints.clone(),
-                    all_but,
-                    links,
+                    links: PackedLinks::pack(owner, &said.links, names),
                 };
                 Self { owner, incarnation: record.incarnation, body: Some(body) }
             }
@@ -125,21 +125,7 @@ impl Packed {
     fn unpack(self, names: &[PeerName], budget: &mut usize) -> Option<(PeerName, Said)> {
         let name = *names.get(usize::try_from(self.owner).ok()?)?;
         let Some(body) = self.body else { return Some((name, Said::removal(self.incarnation))) };
-        let mut listed = Vec::with_capacity(body.links.len().min(names.len()));
-        for link in &body.links {
-            listed.push(*names.get(usize::try_from(*link).ok()?)?);
-        }
-        if !listed.is_sorted_by(|a, b| a < b) {
-            return None;
-        }
-        let links = if body.all_but {
-            *budget = budget.checked_sub(names.len())?;
-            let linked = |peer: &&PeerName| **peer != name && listed.binary_search(peer).is_err();
-            names.iter().filter(linked).copied().collect()
-        } else {
-            *budget = budget.checked_sub(listed.len())?;
-            listed
-        };
+        let links = body.links.unpack(name, names, budget)?;
         let record = Record {
             name,
             incarnation: self.incarnation,
@@ -151,6 +137,54 @@ impl Packed {
             endpoints: body.endpoints,
         };
         Some((name, Said { entry: Entry::Live(record), links }))
+    }
+}
+
+impl PackedLinks {
+    fn pack(owner: u32, links: &[PeerName], names: &[PeerName]) -> Self {
+        let linked: Vec<u32> = links.iter().map(|link| index(names, *link)).collect();
+        let few = linked.len().min(names.len() - linked.len());
+        let bits = names.len().div_ceil(8);
+        // An index takes three bytes where there are more than 250 names.
+        if few * if names.len() > 250 { 3 } else { 1 } > bits {
+            let mut bytes = vec![0; bits];
+            for at in linked.iter().filter_map(|at| usize::try_from(*at).ok()) {
+                bytes[at / 8] |= 1 << (at % 8);
+            }
+            return Self::Bits(Blob(bytes));
+        }
+        if few == linked.len() {
+            return Self::Only(linked);
+        }
+        let everyone = (0..names.len()).filter_map(|at| u32::try_from(at).ok());
+        Self::AllBut(everyone.filter(|at| *at != owner && linked.binary_search(at).is_err()).collect())
+    }
+
+    fn unpack(self, owner: PeerName, names: &[PeerName], budget: &mut usize) -> Option<Vec<PeerName>> {
+        let named = |places: Vec<u32>| {
+            let mut listed = Vec::with_capacity(places.len().min(names.len()));
+            for place in places {
+                listed.push(*names.get(usize::try_from(place).ok()?)?);
+            }
+            listed.is_sorted_by(|a, b| a < b).then_some(listed)
+        };
+        let links = match self {
+            Self::Only(places) => named(places)?,
+            Self::AllBut(places) => {
+                let listed = named(places)?;
+                *budget = budget.checked_sub(names.len())?;
+                let linked = |peer: &&PeerName| **peer != owner && listed.binary_search(peer).is_err();
+                return Some(names.iter().filter(linked).copied().collect());
+            }
+            Self::Bits(Blob(bytes)) => {
+                let ones = bytes.iter().enumerate().flat_map(|(at, byte)| {
+                    (0..8).filter(move |bit| byte & 1 << bit != 0).map(move |bit| at * 8 + bit)
+                });
+                ones.map(|place| names.get(place).copied()).collect::<Option<_>>()?
+            }
+        };
+        *budget = budget.checked_sub(links.len())?;
+        Some(links)
     }
 }
 
@@ -204,8 +238,7 @@ mod tests {
             site: String::new(),
             key: record.key,
             endpoints: Vec::new(),
-            all_but: true,
-            links: Vec::new(),
+            links: PackedLinks::AllBut(Vec::new()),
         };
         let packed = |owner| Packed { owner, incarnation: Incarnation(1), body: Some(full.clone()) };
         let hostile = Records { names, entries: (0..2_000).map(packed).collect() };
@@ -214,7 +247,12 @@ mod tests {
 
     #[test]
     fn indices_out_of_range_or_order_are_refused() {
-        for (owner, links) in [(5, vec![]), (0, vec![7]), (0, vec![1, 1]), (0, vec![2, 1])] {
+        let lists = [vec![7], vec![1, 1], vec![2, 1]];
+        let wrong =
+            lists.into_iter().flat_map(|list| [PackedLinks::Only(list.clone()), PackedLinks::AllBut(list)]);
+        let wrong = wrong.chain([PackedLinks::Bits(Blob(vec![8])), PackedLinks::Bits(Blob(vec![0, 1]))]);
+        let wrong = wrong.map(|links| (0, links)).chain([(5, PackedLinks::Only(Vec::new()))]);
+        for (owner, links) in wrong {
             let (_, Said { entry: Entry::Live(record), .. }) = entry(0, &[]) else { unreachable!() };
             let body = PackedRecord {
                 version: 1,
@@ -223,7 +261,6 @@ mod tests {
                 site: String::new(),
                 key: record.key,
                 endpoints: Vec::new(),
-                all_but: false,
                 links,
             };
             let names = (0..3).map(PeerName::from_u64).collect();

@@ -109,22 +109,3 @@ impl Said {
         }
     }
 }
-
-/// What changed in one record since the version before: this, and not the record, is broadcast.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
-    pub(crate) name: PeerName,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) boot: BootId,
-    pub(crate) base: u64,
-    pub(crate) version: u64,
-    pub(crate) added: Vec<PeerName>,
-    pub(crate) removed: Vec<PeerName>,
-    pub(crate) endpoints: Option<Vec<SocketAddr>>,
-}
-
-impl Change {
-    pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { incarnation: self.incarnation, removed: false, version: self.version, boot: self.boot }
-    }
-}

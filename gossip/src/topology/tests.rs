@@ -108,9 +108,9 @@ fn a_removed_router_that_lives_comes_back_with_a_higher_incarnation() {
 fn a_change_is_applied_to_its_base_and_asked_about_without_it() {
     let (mut here, mut there) = (topology(), Topology::new(&introduction(2), key(2)));
     here.merge(name(2), said(there.own().clone(), &[]));
-    let first = there.publish(&[name(1), name(3)].into(), &[]).unwrap();
-    let second = there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()]).unwrap();
-    assert!(there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()]).is_none());
+    let first = there.publish(&[name(1), name(3)].into(), &[], |_| true).unwrap();
+    let second = there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()], |_| true).unwrap();
+    assert!(there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()], |_| true).is_none());
     assert_eq!(here.merge_change(&second), Merge::Missing);
     assert_eq!(here.merge_change(&first), Merge::News);
     assert_eq!(here.merge_change(&second), Merge::News);

@@ -1,11 +1,11 @@
 //! How gossip grows (`make sim`): the meshes that ship, in virtual time, with their real handshakes.
 //!
 //! ```text
-//! weft-scale docs/scale.svg [100 300 1000/24 …]      peers, or peers/most neighbours of each
+//! weft-scale docs/scale.svg [100 300 1000 …]      peers, or peers/most neighbours of each
 //! ```
 //!
-//! A full mesh of a thousand is half a million Noise handshakes in one process; where that is too much for the
-//! machine, neighbours are bounded and the table says so.
+//! A full mesh of a thousand is half a million Noise handshakes in one process: minutes, and gigabytes of memory.
+//! Where that is too much for the machine, neighbours can be bounded, and the table says so.
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 
 mod measure;
@@ -58,11 +58,10 @@ fn show(row: &Row) {
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
-    let path =
-        words.next().context("where to draw the picture: weft-scale docs/scale.svg [100 300 1000/24]")?;
+    let path = words.next().context("where to draw the picture: weft-scale docs/scale.svg [100 300 1000]")?;
     let mut sizes: Vec<String> = words.collect();
     if sizes.is_empty() {
-        sizes = ["100", "300", "1000/24"].map(str::to_owned).to_vec();
+        sizes = ["100", "300", "1000"].map(str::to_owned).to_vec();
     }
     println!(
         "{:>5} {:>6} {:>11} {:>9} {:>8} {:>6} {:>6} {:>8} {:>9} {:>8} {:>7} {:>7}",
