@@ -112,7 +112,7 @@ mod tests {
             let bytes = crate::codec::encode(&said);
             let said: Names = crate::codec::decode::<_, 10_000>(&bytes).unwrap();
             // One of the receiver's names may begin as another one does here.
-            let mut known = numbers.clone();
+            let mut known = numbers;
             let swapped = other.and_then(|(which, rest)| {
                 let (_, known) = known.iter_mut().nth(usize::from(which))?;
                 *known = rest & 0xffff_ffff_ffff;
