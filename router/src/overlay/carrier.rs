@@ -33,6 +33,10 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long a peer whose router is alive, but reached only through others, may take to come back by itself;
 /// dialling takes at most 5 s.
 const RELAYED: Duration = Duration::from_secs(15);
+/// Within how long it is heard of a lost neighbour that others reach it, if they do. That counts from the loss then: both
+/// ends hear of the loss at the same time, but of the others each when its routes are made anew, and what the one who
+/// gives up later still sends by VXLAN is dropped by the other's filter.
+const SOON: Duration = Duration::from_secs(5);
 /// How long until all have heard that such a peer is no neighbour any more: a large mesh looks at its routes once a
 /// second. Before, those between may believe that floods go straight there; afterwards they bring them, and whoever
 /// went on sending them straight would send them twice.
@@ -54,6 +58,7 @@ pub(super) enum Link {
 /// Why entries are kept without a session, and for how long.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
+    since: Instant,
     until: Instant,
     /// Only the last run's memory speaks for the peer.
     remembered: bool,
@@ -75,6 +80,7 @@ pub struct Neighbour {
     /// The UDP port of its VXLAN device, once known.
     pub(super) port: u16,
     pub(super) session: Option<Session>,
+    /// Stays into a session until the other end has spoken: one that it refused was none.
     hold: Option<Hold>,
     pub(super) link: Link,
     /// Sleeve has answered since VXLAN was suspected.
@@ -188,7 +194,7 @@ impl Neighbour {
         let mut neighbour = Self::new(me, known.peer, known.address);
         (neighbour.stand, neighbour.stood) = (Stand::Fastpath, Stand::Fastpath);
         (neighbour.entered, neighbour.port) = (Some(now), known.port);
-        neighbour.hold = Some(Hold::new(now + REMEMBERED, true));
+        neighbour.hold = Some(Hold::new(now, REMEMBERED, true));
         neighbour.gate(false, orders);
         neighbour
     }
@@ -211,8 +217,10 @@ impl Neighbour {
             self.address = address;
         }
         self.change.renew();
-        self.with(orders, |change, hands| change.resume(hands, now));
-        (self.nickname, self.hold, self.unfit) = (nickname, None, None);
+        if self.hold.is_none() {
+            self.with(orders, |change, hands| change.resume(hands, now));
+        }
+        (self.nickname, self.unfit) = (nickname, None);
         (self.link, self.sleeve_rtt, self.sleeve_mtu, self.changes) = (Link::Absent, None, None, 0);
         self.session = Some(Session::new(id, remote, key));
         let offer = Offer { sleeve: here.config.sleeve, clear: here.may_be_clear(address) };
@@ -244,9 +252,11 @@ impl Neighbour {
             orders.want(self.peer, None);
             return false;
         }
-        orders.counters.held += 1;
-        tracing::info!(peer = %self.peer, nickname = self.nickname, "session lost: fastpath is kept as it is");
-        self.hold = Some(Hold::new(now + HOLD, false));
+        if self.hold.is_none() {
+            orders.counters.held += 1;
+            tracing::info!(peer = %self.peer, nickname = self.nickname, "session lost: fastpath is kept as it is");
+            self.hold = Some(Hold::new(now, HOLD, false));
+        }
         true
     }
 
@@ -259,7 +269,11 @@ impl Neighbour {
         match known {
             Some(true) if hold.relayed.is_some() => {}
             // Without a sleeve nobody could bring it anything from here.
-            Some(true) => (hold.relayed, hold.heard) = (Some(now), here.config.sleeve.map(|_| now + HEARD)),
+            Some(true) => {
+                let soon = now < hold.since + SOON;
+                hold.relayed = Some(if soon { hold.since } else { now });
+                hold.heard = here.config.sleeve.map(|_| now + HEARD);
+            }
             Some(false) | None => {
                 (hold.relayed, hold.heard) = (None, None);
                 if std::mem::take(&mut hold.bypassed) {
@@ -293,6 +307,9 @@ impl Neighbour {
                     orders.push(Output::Data(Command::AddLink { peer, session, address }));
                 }
                 session.offer = Some(offer);
+                if self.hold.take().is_some() {
+                    self.with(orders, |change, hands| change.resume(hands, now));
+                }
             }
             Told::Sleeve { session: id, announcement } => {
                 // Keys of a session that has ended open nothing any more.
@@ -420,7 +437,7 @@ impl Neighbour {
     /// When the neighbour wants to be called again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let session = self.session.as_ref().and_then(Session::deadline);
-        let hold = self.hold.map(|hold| hold.deadline());
+        let hold = self.hold.filter(|_| self.is_held()).map(|hold| hold.deadline());
         let unfit = self.unfit.map(|since| since + UNFIT);
         [session, hold, unfit, self.wake, self.change.deadline()].into_iter().flatten().min()
     }
@@ -431,16 +448,15 @@ impl Neighbour {
             return true;
         }
         self.with(orders, |change, hands| change.timeout(hands, now));
-        if self.hold.is_some_and(|hold| now >= hold.ends()) {
+        let hold = self.hold.filter(|_| self.is_held());
+        if hold.is_some_and(|hold| now >= hold.ends()) {
             tracing::info!(peer = %self.peer, nickname = self.nickname, "fastpath to a lost peer is given up");
             self.leave(orders, now);
             orders.want(self.peer, None);
             return false;
         }
-        if let Some(hold) = &mut self.hold
-            && hold.heard.is_some_and(|heard| now >= heard)
-        {
-            (hold.heard, hold.bypassed) = (None, true);
+        if let Some(hold) = hold.filter(|hold| hold.heard.is_some_and(|heard| now >= heard)) {
+            self.hold = Some(Hold { heard: None, bypassed: true, ..hold });
             self.gate(false, orders);
         }
         let busy = here.crowd <= FEW && self.stand == Stand::Fastpath;
@@ -511,8 +527,8 @@ impl Neighbour {
 }
 
 impl Hold {
-    fn new(until: Instant, remembered: bool) -> Self {
-        Self { until, remembered, relayed: None, heard: None, bypassed: false }
+    fn new(since: Instant, time: Duration, remembered: bool) -> Self {
+        Self { since, until: since + time, remembered, relayed: None, heard: None, bypassed: false }
     }
 
     fn deadline(&self) -> Instant {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{Did, MS, SECOND, World, config, name};
+use super::world::{Did, MS, SECOND, World, address, config, name};
 use crate::dataplane::Carrier;
 use crate::overlay::*;
 
@@ -94,6 +94,41 @@ fn a_held_peer_that_is_reached_through_others_gets_floods_only_by_them_once_all_
     world.connect(0, 1);
     world.run(10 * MS);
     assert_eq!(flooded(&world), Some((Accept::Frames, true)), "a neighbour again");
+}
+
+#[test]
+fn both_ends_give_up_at_the_same_time_though_one_hears_later_that_others_reach_its_peer() {
+    let mut world = World::pair();
+    world.disconnect(0, 1);
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.run(2 * SECOND);
+    world.with(1, |overlay, now| overlay.handle_mesh(&[(name(0), true)].into(), now));
+    world.until(14 * SECOND, |world| world.remote(0, 1).is_none() || world.remote(1, 0).is_none());
+    world.run(5 * MS);
+    assert_eq!((world.remote(0, 1), world.remote(1, 0)), (None, None));
+}
+
+/// Whoever has no room for another neighbour lets a session come about and ends it. If that began the wait anew at one
+/// end, the other would have closed its filter long before this one stops sending.
+#[test]
+fn sessions_that_the_other_end_refuses_do_not_put_off_that_a_held_peer_is_given_up() {
+    let mut world = World::pair();
+    world.disconnect(0, 1);
+    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    for session in 100..103 {
+        world.run(4 * SECOND);
+        let remote = std::net::SocketAddr::new(address(1), 40_000);
+        world.with(0, |overlay, now| {
+            overlay.handle_established(name(1), "host1".into(), remote, session, now);
+            overlay.handle_lost(name(1), now + MS);
+        });
+        let remote = world.remote(0, 1).unwrap();
+        assert_eq!((remote.accept, remote.default), (Accept::Frames, false));
+    }
+    world.run(2 * SECOND);
+    assert!(world.remote(0, 1).is_some());
+    world.run(2 * SECOND);
+    assert_eq!(world.remote(0, 1), None);
 }
 
 #[test]
