@@ -40,6 +40,14 @@ const ONCE_MIXED: &[(u64, &str)] = &[
     ),
     (31157, "the same (I7)"),
     (31181, "the same (I7)"),
+    (
+        40645,
+        "fastpath to a former neighbour was left at one end 5 s before the other, whose frames were lost (I9)",
+    ),
+    (
+        50181,
+        "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",
+    ),
 ];
 
 fn number(name: &str) -> Option<u64> {

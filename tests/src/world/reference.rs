@@ -22,6 +22,7 @@ use weft_router::ipam::address::Span;
 use weft_router::ipam::cluster::Charter;
 use weft_router::ipam::ring::Ring;
 use weft_router::node::State;
+use weft_router::overlay::Accept;
 use weft_router::sleeve::packet::Header;
 use weft_router::sleeve::seal::Suite;
 
@@ -211,7 +212,8 @@ impl World {
         let Some(talk) = Talk::read(frame) else { return };
         let (now, mut most) = (self.now, self.most_copies);
         let from = self.containers[talk.from].host;
-        if self.may_rearrange && self.is_rearranged(from, host) {
+        let two_ways = self.is_rearranged(from, host) || (talk.to.is_some() && self.is_former(from, host));
+        if self.may_rearrange && two_ways {
             most += 1;
         }
         let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return };
@@ -231,6 +233,14 @@ impl World {
     fn is_rearranged(&self, from: HostId, to: HostId) -> bool {
         let at = |host: HostId, other| self.hosts[host].rearranged.get(&other);
         [at(from, to), at(to, from)].into_iter().flatten().any(|at| self.now < *at + REARRANGING)
+    }
+
+    /// Whether a kernel serves a former neighbour that others reach: what its VXLAN device has learned it sends there. A
+    /// bridge that has forgotten the address, as it does of sleeve's port when a router starts, floods the same frame to
+    /// the router too, which cannot see what the device knew.
+    fn is_former(&self, from: HostId, to: HostId) -> bool {
+        let remote = self.hosts[from].kernel.bridge.remotes.get(&to);
+        remote.is_some_and(|remote| remote.accept == Accept::Frames && !remote.default)
     }
 
     /// A frame reached a container that it is for, or that listens; says whether it is a question not heard before.

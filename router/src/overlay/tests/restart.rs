@@ -117,7 +117,7 @@ fn sessions_that_the_other_end_refuses_do_not_put_off_that_a_held_peer_is_given_
     world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
     for session in 100..103 {
         world.run(4 * SECOND);
-        let remote = std::net::SocketAddr::new(address(1), 40_000);
+        let remote = SocketAddr::new(address(1), 40_000);
         world.with(0, |overlay, now| {
             overlay.handle_established(name(1), "host1".into(), remote, session, now);
             overlay.handle_lost(name(1), now + MS);
