@@ -226,6 +226,28 @@ impl World {
                 self.may_retire = false;
             }
         }
+        // Whoever alone holds parts together needs a neighbour in each: fewer could not be one mesh.
+        let parts = self.parts_without(hub);
+        for host in &mut self.hosts {
+            host.launch.limit = host.launch.limit.map(|limit| limit.max(parts));
+        }
+    }
+
+    /// In how many parts the hosts would be without this one, as far as paths are cut for good.
+    fn parts_without(&self, hub: HostId) -> usize {
+        let mut left: BTreeSet<HostId> = (0..self.hosts.len()).filter(|host| *host != hub).collect();
+        let mut parts = 0;
+        while let Some(first) = left.pop_first() {
+            parts += 1;
+            let mut border = vec![first];
+            while let Some(at) = border.pop() {
+                let near: Vec<HostId> =
+                    left.iter().copied().filter(|host| !self.lasting.contains(&(at, *host))).collect();
+                left.retain(|host| !near.contains(host));
+                border.extend(near);
+            }
+        }
+        parts
     }
 
     /// Suffers, then recovers; says how long the recovery took.
