@@ -277,6 +277,17 @@ impl Host {
         self.router.take().ok_or_else(|| anyhow!("no router on {}", self.name)).map(drop)
     }
 
+    /// `kill -9` of many at once: each takes its time to go, but none of them waits for another.
+    ///
+    /// # Errors
+    /// When none was launched on one of them.
+    pub fn kill_all(hosts: &mut [Self]) -> Result<()> {
+        for host in hosts.iter_mut() {
+            host.process()?.signal(Signal::SIGKILL)?;
+        }
+        hosts.iter_mut().try_for_each(Self::kill)
+    }
+
     /// SIGTERM, and waits for the end; returns the exit code.
     ///
     /// # Errors

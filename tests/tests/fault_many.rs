@@ -115,9 +115,7 @@ fn t15_many_routers_are_one_mesh_in_half_a_minute_rest_quietly_and_agree_when_ha
 
         let half = count / 2;
         let killed = deadline::now();
-        for host in &mut hosts[..half] {
-            host.kill()?;
-        }
+        Host::kill_all(&mut hosts[..half])?;
         let dying = killed.elapsed();
         let left: Vec<&Host> = hosts[half..].iter().collect();
         let names: BTreeSet<String> = left.iter().map(|host| host.name().to_owned()).collect();
