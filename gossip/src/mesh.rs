@@ -53,7 +53,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// …but at least so often.
 const PATIENCE_LIMIT: Duration = Duration::from_secs(2);
 /// Routes follow others' links so much later for each peer…
-const REROUTE_PATIENCE: Duration = Duration::from_micros(100);
+const REROUTE_PATIENCE: Duration = Duration::from_millis(1);
 /// …but at least once a second.
 const REROUTE_LIMIT: Duration = Duration::from_secs(1);
 

@@ -55,6 +55,11 @@ const FEW: usize = 16;
 /// How long wishes wait while links are made and removed.
 const OWED: Duration = Duration::from_millis(100);
 
+/// Entries are changed together: so much apart for each peer that the kernel knows, and at most so much. A mesh of a
+/// hundred that comes up would otherwise be as many transactions for each of them; a small one does not notice.
+const APART: Duration = Duration::from_millis(2);
+const APART_LIMIT: Duration = Duration::from_millis(250);
+
 /// How long a look that nobody waits for (a wish that confirms what was done already, news that may be of our own doing)
 /// waits for a quiet moment, and in all.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -190,6 +195,7 @@ pub fn spawn(
         inbox,
         aside: None,
         owed: None,
+        changed_at: None,
         last_job: Instant::now(),
         quiet_since: Instant::now(),
         outbox,
@@ -268,6 +274,8 @@ struct Task {
     aside: Option<Job>,
     /// A look that wishes wait for.
     owed: Option<Owed>,
+    /// When entries were last changed.
+    changed_at: Option<Instant>,
     /// When the last job was done, and when looks last did not have to wait.
     last_job: Instant,
     quiet_since: Instant,
@@ -400,9 +408,18 @@ impl Task {
 
     /// Until when looks wait for a quiet moment; None: it is quiet, or one is owed that does not wait.
     fn pause(&self) -> Option<Instant> {
-        let patient = self.owed.is_none_or(|owed| owed.what == Asked::Links);
-        let until = (self.last_job + PAUSE).min(self.quiet_since + PATIENCE);
-        (patient && until > Instant::now()).then_some(until)
+        let until = match self.owed.map(|owed| owed.what) {
+            None | Some(Asked::Links) => (self.last_job + PAUSE).min(self.quiet_since + PATIENCE),
+            Some(Asked::Entries) => self.changed_at? + self.apart(),
+            Some(Asked::All) => return None,
+        };
+        (until > Instant::now()).then_some(until)
+    }
+
+    /// How long after the last change of entries the next may wait for more.
+    fn apart(&self) -> Duration {
+        let peers = u32::try_from(self.picture.wish.remotes.len()).unwrap_or(u32::MAX);
+        APART.saturating_mul(peers).min(APART_LIMIT)
     }
 
     /// Makes good what is owed.
@@ -428,6 +445,7 @@ impl Task {
     /// The monitor tells of these changes too, and the look that follows confirms them.
     async fn change_entries(&mut self) -> bool {
         let Some(before) = self.stands.take() else { return false };
+        self.changed_at = Some(Instant::now());
         let after = self.picture.desired(true);
         if self.fastpath.converge_filter(Some(&self.picture.filter())).is_err() {
             return false;
