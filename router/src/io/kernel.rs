@@ -11,6 +11,7 @@
 //! wait are carried out together.
 
 mod firewall;
+mod job;
 mod lines;
 mod moves;
 mod watch;
@@ -19,20 +20,18 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_api::{ApiError, Descriptors, DoctorLine, Response};
-use weft_fastpath::{
-    ContainerLink, Desired, Error, Fastpath, Lock, MacAddr, Port, PortId, StandingLink, Underlay,
-};
+use weft_fastpath::{ContainerLink, Desired, Error, Fastpath, Lock, MacAddr, Port, PortId, Underlay};
 use weft_gossip::PeerName;
 
 use super::host::{self, Places};
 use crate::node::attachments::LinkKey;
 use crate::node::{CallId, Inspection, KernelReport, LocalWish, Picture};
-use crate::overlay::KernelWish;
 use firewall::Firewall;
+pub use job::{Job, Move, News, Way};
 use lines::facts_lines;
 use moves::Moves;
 use watch::{Change, Watch};
@@ -67,76 +66,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the data half may take to say what it has learned behind a peer; it takes microseconds.
 const LEARNED: Duration = Duration::from_secs(1);
-
-/// One job.
-#[derive(Debug)]
-pub enum Job {
-    /// Bring bridge, ports, addresses and the host's firewall to this state, and keep them there.
-    Converge(Box<LocalWish>),
-    /// Bring forwarding entries and source filter to this state, and keep them there.
-    Fastpath(KernelWish),
-    /// Move the addresses behind a peer to the other port.
-    Move(Move),
-    /// Make a container link.
-    Attach {
-        /// The call that asks for it.
-        call: CallId,
-        /// The link.
-        link: Box<ContainerLink>,
-        /// What its port lets through, from the first frame; none: anything.
-        lock: Option<Lock>,
-        /// The namespace, and netlink in it.
-        descriptors: Descriptors,
-    },
-    /// Remove a container link.
-    Detach(LinkKey),
-    /// Take the port of a container link down, or up again.
-    SetPort(LinkKey, bool),
-    /// Say that the links asked for before it are made or removed.
-    Fence(CallId),
-    /// Add what only the host can tell and answer the call.
-    /// The addresses are the peers': towards them the underlay is measured.
-    Inspect(CallId, Inspection, Vec<IpAddr>),
-    /// Remove every object of ours.
-    Teardown(CallId),
-}
-
-/// The addresses behind a peer, and the port they move to.
-#[derive(Debug)]
-pub struct Move {
-    /// The peer.
-    pub peer: PeerName,
-    /// Its underlay address.
-    pub address: IpAddr,
-    /// The number to answer with.
-    pub job: u64,
-    /// Where to.
-    pub to: Way,
-}
-
-/// Where addresses move to.
-#[derive(Debug)]
-pub enum Way {
-    /// To the sleeve: those that the kernel has learned behind the peer.
-    Sleeve,
-    /// To VXLAN: those that sleeve has learned, as soon as the data half has said which.
-    Vxlan(oneshot::Receiver<BTreeSet<MacAddr>>),
-}
-
-/// What the kernel task has to say.
-#[derive(Debug)]
-pub enum News {
-    /// A job is done.
-    Report(KernelReport),
-    /// These addresses, learned by the kernel behind the peer, are sleeve's from now on.
-    Placed(PeerName, BTreeSet<MacAddr>),
-    /// These container links stand.
-    Links(Vec<StandingLink>),
-    /// A call is answered.
-    Inspected(CallId, Result<Response, ApiError>),
-    /// Everything of ours is gone, or what could not be removed.
-    TornDown(CallId, Vec<String>),
-}
 
 /// What came of bringing the kernel to what is wanted.
 #[derive(Debug)]
