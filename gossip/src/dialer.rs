@@ -6,9 +6,9 @@
 //!   └── backoff ◄──┘                       └──► due now
 //! ```
 //!
-//! One attempt at a time per target, and so many in all as the far ends answer quickly (`window.rs`). A target that turns out to be a peer with a session rests as long as any
-//! session with that peer lives. Of two peers that learn of each other the lower name dials at once and the
-//! higher a little later, so that they seldom meet in the middle.
+//! One attempt at a time per target, and so many in all as the far ends answer quickly (`window.rs`). A target that
+//! turns out to be a peer with a session rests as long as any session with that peer lives. Of two peers that learn of
+//! each other the lower name dials at once and the higher a little later, so that they seldom meet in the middle.
 //!
 //! A mesh with as many neighbours as it wants dials strangers alone ([`Room`]): whom no way leads to. Otherwise
 //! groups that are full would stay islands for ever, with a path between them and nobody to try it.

@@ -115,6 +115,9 @@ impl Introduction {
     }
 }
 
+/// Most peers a refusal names to be dialled instead.
+pub(crate) const INSTEAD_LIMIT: usize = 8;
+
 /// Why a router that knows the secret is turned away all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RefusalCode {
@@ -123,11 +126,13 @@ pub(crate) enum RefusalCode {
     Limit,
 }
 
-/// A refusal: the code for the machine, the words for people.
+/// A refusal: the code for the machine, the words for people, and who may have room where we have none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) code: RefusalCode,
     pub(crate) text: String,
+    /// Peers in reach, drawn at random, and where they listen: a stranger at the limit may know nobody but us.
+    pub(crate) instead: Vec<(PeerName, Vec<SocketAddr>)>,
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub use state::State;
 
 use crate::dataplane::{Command, Counters, Event};
 use crate::ipam::{self, Allocator, AllocatorConfig};
-use crate::overlay::{self, Overlay, Told};
+use crate::overlay::{self, Far, Overlay, Told};
 use attach::Attaching;
 use attachments::{Attachments, Exposure};
 use durability::Durability;
@@ -51,6 +51,8 @@ use lookup::Lookups;
 
 /// The channel that address ownership travels on.
 const CHANNEL: ChannelName = ChannelName::new("ipam");
+/// The channel on which former neighbours part.
+const CARRIERS: ChannelName = ChannelName::new("carriers");
 
 /// Nicknames kept, as many as the mesh keeps records.
 const NICKNAMES: usize = 10_000;
@@ -173,6 +175,7 @@ impl Node {
         let nickname = config.mesh.nickname.clone();
         let incarnation = config.mesh.incarnation.0;
         let mut mesh = config.mesh;
+        mesh.channels.insert(CARRIERS);
         if config.ipam.is_some() {
             mesh.channels.extend([CHANNEL, lookup::CHANNEL]);
         }
@@ -405,6 +408,15 @@ impl Node {
             Mesh::Deliver { channel, source, bytes, .. } if channel == lookup::CHANNEL => {
                 self.hear_lookup(source, &bytes, now);
             }
+            Mesh::Deliver { channel, source, bytes, .. } if channel == CARRIERS => {
+                match Far::decode(&bytes) {
+                    Ok(far) => self.overlay.handle_far(source, far, now),
+                    Err(error) => {
+                        self.undecodable += 1;
+                        tracing::debug!(%source, %error, "message from a former neighbour not understood");
+                    }
+                }
+            }
             Mesh::Deliver { source, kind, bytes, .. } => {
                 let Some(ipam) = &mut self.ipam else { return };
                 match kind {
@@ -425,6 +437,7 @@ impl Node {
     fn take_from_overlay(&mut self, output: overlay::Output, now: Instant) {
         match output {
             overlay::Output::Tell(peer, told) => self.mesh.tell(peer, told.encode(), now),
+            overlay::Output::Far(peer, far) => self.mesh.unicast(CARRIERS, peer, far.encode(), now),
             overlay::Output::Data(command) => self.outputs.push_back(Output::Data(command)),
             overlay::Output::Verify(peer) => self.mesh.verify(peer, now),
             overlay::Output::Changed => self.table_stale = true,

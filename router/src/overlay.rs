@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!             told ┌──────────────────────── overlay ────────────────────────┐ tell
-//!  session  ──────►│ carrier.rs    one peer: session.rs, what is kept of it  │──────► session
+//!  session  ──────►│ carrier.rs    one peer: session.rs, kept without: hold.rs│──────► session
 //!                  │   upkeep.rs       what follows from what is known       │
 //!  data half ─────►│   probe.rs        does VXLAN get through?               │──────► data half
 //!  probes   ──────►│   judge.rs        what is best, and why (reason.rs)     │──────► probes
@@ -16,6 +16,7 @@
 //! ```
 
 mod carrier;
+mod hold;
 mod judge;
 mod orders;
 mod probe;
@@ -39,7 +40,7 @@ use weft_gossip::PeerName;
 pub use carrier::Neighbour;
 pub use orders::{Accept, Counters, KernelWish, Output, Remembered, RemoteWish};
 pub use reason::Reason;
-pub use wire::{Denial, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};
+pub use wire::{Denial, Far, FastpathOffer, Goodbye, Offer, Path, ProbeKey, Say, Stand, Told, View};
 
 use crate::alarms::Alarms;
 use crate::dataplane::Event;
@@ -237,15 +238,30 @@ impl Overlay {
         }
     }
 
+    /// A peer without a session said something through others.
+    pub fn handle_far(&mut self, peer: PeerName, far: Far, now: Instant) {
+        let neighbour = self.neighbours.get_mut(&peer);
+        if neighbour.as_ref().is_some_and(|neighbour| !neighbour.is_held()) {
+            return; // what is said over the session counts
+        }
+        if let Some(neighbour) = neighbour {
+            neighbour.part(&mut self.orders, now);
+            self.plan(peer);
+        }
+        if far == Far::Part {
+            self.orders.push(Output::Far(peer, Far::Parted));
+        }
+    }
+
     /// The peer is gone for good: nothing of it is kept in the kernel.
     pub fn remove(&mut self, peer: PeerName, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.removed = true;
-        neighbour.leave(&mut self.orders, now);
         if neighbour.is_held() {
-            self.orders.want(peer, None);
+            neighbour.forget(&mut self.orders, now);
             self.neighbours.remove(&peer);
         } else {
+            neighbour.leave(&mut self.orders, now);
             neighbour.tend(&self.here, &mut self.orders, now);
         }
         self.plan(peer);
@@ -263,7 +279,13 @@ impl Overlay {
             }
             neighbour.tend(&self.here, &mut self.orders, now);
         }
-        self.neighbours.retain(|_, neighbour| !neighbour.is_held() || neighbour.memory().is_some());
+        self.neighbours.retain(|_, neighbour| {
+            let kept = !neighbour.is_held() || neighbour.memory().is_some();
+            if !kept {
+                neighbour.forget(&mut self.orders, now);
+            }
+            kept
+        });
         self.plan_all();
         self.orders.push(Output::Changed);
     }
@@ -347,6 +369,7 @@ impl Overlay {
 
     /// Every lost neighbour whose kernel may go on forwarding, ordered by name.
     pub fn held(&self) -> impl Iterator<Item = PeerName> {
-        self.neighbours.iter().filter(|(_, neighbour)| neighbour.is_held()).map(|(peer, _)| *peer)
+        let held = |neighbour: &Neighbour| neighbour.is_held() && neighbour.memory().is_some();
+        self.neighbours.iter().filter(move |(_, neighbour)| held(neighbour)).map(|(peer, _)| *peer)
     }
 }

@@ -122,6 +122,7 @@ impl Mesh {
                     }
                     if refusal.code == RefusalCode::Limit {
                         self.note_far_side(connection);
+                        self.take_advice(refusal.instead, now);
                     }
                     self.end(connection, &format!("refused: {}", refusal.text), now);
                 }

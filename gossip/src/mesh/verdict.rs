@@ -1,7 +1,7 @@
 //! Who is taken in: whether a name is ours, doubled, cloned or one too many.
 //!
 //! At the limit of connections nobody is taken in but a stranger: a peer that no way leads to. For it goes a
-//! neighbour that stays in reach by others.
+//! neighbour that stays in reach by others. Whoever is turned away is told of others to dial.
 //!
 //! Two sessions with one boot of one peer are duplicates (both called at once, or two targets lead there). The
 //! older one is asked for a sign of life; once it answers, the peer with the lower name closes the others, so
@@ -12,15 +12,17 @@
 //! session or, where there is none, along the routes: if it answers, the newcomer is a clone and is refused;
 //! if it does not, the newcomer takes its place.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use rand::seq::IteratorRandom as _;
 
 use super::Mesh;
 use super::link::{Link, Phase};
 use crate::codec;
 use crate::event::ConnectionId;
-use crate::hello::{Introduction, Refusal, RefusalCode};
+use crate::hello::{ENDPOINT_LIMIT, INSTEAD_LIMIT, Introduction, Refusal, RefusalCode};
 use crate::liveness::VERIFY_DEADLINE;
 use crate::peer::{BootId, PeerName};
 use crate::routes;
@@ -181,10 +183,11 @@ impl Mesh {
     }
 
     fn refuse(&mut self, connection: ConnectionId, code: RefusalCode, text: String, now: Instant) {
-        let Some(link) = self.links.get_mut(&connection) else { return };
+        let Some(link) = self.links.get(&connection) else { return };
         let (remote, outbound) = (link.remote, link.outbound());
-        if let Some(session) = link.session_mut() {
-            session.refuse(Refusal { code, text: text.clone() });
+        let instead = if code == RefusalCode::Limit { self.others_to_try() } else { Vec::new() };
+        if let Some(session) = self.links.get_mut(&connection).and_then(Link::session_mut) {
+            session.refuse(Refusal { code, text: text.clone(), instead });
         }
         self.flush(connection);
         match code {
@@ -196,6 +199,22 @@ impl Mesh {
             self.report(remote, text.clone(), now);
         }
         self.end(connection, &text, now);
+    }
+
+    /// Some peers that a stranger may dial in our place.
+    fn others_to_try(&mut self) -> Vec<(PeerName, Vec<SocketAddr>)> {
+        let in_reach = self.topology.others().filter(|record| self.routes.hops(record.name).is_some());
+        let listening = in_reach.filter(|record| !record.endpoints.is_empty());
+        let drawn = listening.sample(&mut self.rng, INSTEAD_LIMIT);
+        drawn.into_iter().map(|record| (record.name, record.endpoints.clone())).collect()
+    }
+
+    /// A router that has no room for us names others.
+    pub(super) fn take_advice(&mut self, instead: Vec<(PeerName, Vec<SocketAddr>)>, now: Instant) {
+        for (peer, places) in instead.into_iter().take(INSTEAD_LIMIT).filter(|_| self.discovery) {
+            let places: Vec<_> = places.into_iter().take(ENDPOINT_LIMIT).collect();
+            self.dialer.learn(peer, &places, false, &mut self.rng, now);
+        }
     }
 
     /// A dial led to ourselves: its target is not tried again soon.

@@ -103,7 +103,7 @@ fn another_secret_is_refused_and_both_ends_say_so() {
 #[test]
 fn a_refusal_arrives_with_its_reason() {
     let (mut one, mut two) = pair();
-    let refusal = Refusal { code: RefusalCode::Limit, text: "full".into() };
+    let refusal = Refusal { code: RefusalCode::Limit, text: "full".into(), instead: Vec::new() };
     for _ in 0..3 {
         if let Some(bytes) = one.take_output() {
             two.handle_bytes(&bytes).unwrap();

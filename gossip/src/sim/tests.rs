@@ -448,6 +448,20 @@ fn a_newcomer_gets_in_where_everybody_is_at_the_limit() {
     }
 }
 
+/// The contact point is the only way to either of its neighbours, so it can spare neither.
+#[test]
+fn a_stranger_at_a_full_contact_point_is_told_of_others_and_gets_in_there() {
+    let mut sim = sim(53);
+    let contact = sim.add(limited(2));
+    let nodes = [(); 2].map(|()| sim.add(towards(&[contact], &limited(2))));
+    sim.cut(nodes[0], nodes[1]);
+    let all = [contact, nodes[0], nodes[1]];
+    sim.run_until(10 * SECOND, |sim| connected(sim, &all)).unwrap();
+    let stranger = sim.add(towards(&[contact], &limited(2)));
+    let took = sim.run_until(10 * SECOND, |sim| connected(sim, &[contact, nodes[0], nodes[1], stranger]));
+    assert!(took.is_some_and(|took| took < 2 * SECOND), "{took:?}");
+}
+
 #[test]
 fn two_meshes_at_the_limit_become_one_when_they_hear_of_each_other() {
     let mut sim = sim(23);

@@ -398,7 +398,9 @@ impl Task {
             }
         }
         let (moves, after) = moves.end();
-        self.owe(Asked::Entries);
+        if after.is_some() {
+            self.owe(Asked::Entries);
+        }
         self.settle().await;
         for Move { peer, address, job, to } in moves {
             if let Err(error) = self.move_macs(peer, address, to).await {

@@ -6,9 +6,8 @@
 //!  carrier changes ◄── agreed by both (switchover.rs) ◄── proposed ◄─┘ by the end with the lower name
 //!
 //!  session lost:  on sleeve     ──► nothing is kept
-//!                 on fastpath   ──► the kernel goes on forwarding; held (HOLD), until removed or reached otherwise:
-//!                                   floods leave it first (HEARD), then everything (RELAYED)
-//!  restarted:     remembered    ──► held until the mesh has been heard, or REMEMBERED
+//!                 on fastpath   ──► the kernel goes on forwarding; held, until removed or reached otherwise (hold.rs)
+//!  restarted:     remembered    ──► held until the mesh has been heard
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use weft_fastpath::MacAddr;
 use weft_gossip::PeerName;
 
+use super::hold::Hold;
 use super::orders::{Orders, Output, Remembered};
 use super::probe::{self, Prober};
 use super::reason::Reason;
@@ -25,22 +25,6 @@ use super::switchover::{Hands, Switchover};
 use super::wire::{FastpathOffer, Offer, Path, ProbeKey, Say, Stand, Told};
 use crate::dataplane::{Carrier, Command};
 
-/// How long the kernel's entries of a peer are kept after its session was lost: its router may be restarting
-/// while its kernel goes on forwarding.
-const HOLD: Duration = Duration::from_secs(600);
-/// How long a restarted router keeps them when nobody tells it about the peer.
-const REMEMBERED: Duration = Duration::from_secs(60);
-/// How long a peer whose router is alive, but reached only through others, may take to come back by itself;
-/// dialling takes at most 5 s.
-const RELAYED: Duration = Duration::from_secs(15);
-/// Within how long it is heard of a lost neighbour that others reach it, if they do. That counts from the loss then: both
-/// ends hear of the loss at the same time, but of the others each when its routes are made anew, and what the one who
-/// gives up later still sends by VXLAN is dropped by the other's filter.
-const SOON: Duration = Duration::from_secs(5);
-/// How long until all have heard that such a peer is no neighbour any more: a large mesh looks at its routes once a
-/// second. Before, those between may believe that floods go straight there; afterwards they bring them, and whoever
-/// went on sending them straight would send them twice.
-const HEARD: Duration = Duration::from_secs(2);
 /// How long fastpath is kept in a session whose other end does not take it up.
 pub(super) const UNFIT: Duration = Duration::from_secs(10);
 /// Up to this many neighbours, heartbeats to those on fastpath come as if they always carried data.
@@ -55,21 +39,6 @@ pub(super) enum Link {
     Silent,
 }
 
-/// Why entries are kept without a session, and for how long.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    since: Instant,
-    until: Instant,
-    /// Only the last run's memory speaks for the peer.
-    remembered: bool,
-    /// Since when the peer is reached through others.
-    relayed: Option<Instant>,
-    /// When all have heard of that.
-    heard: Option<Instant>,
-    /// All have: the others bring it what is flooded, and the kernel must not.
-    bypassed: bool,
-}
-
 /// One neighbour, as the overlay sees it.
 #[derive(Debug)]
 pub struct Neighbour {
@@ -81,7 +50,7 @@ pub struct Neighbour {
     pub(super) port: u16,
     pub(super) session: Option<Session>,
     /// Stays into a session until the other end has spoken: one that it refused was none.
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
     pub(super) link: Link,
     /// Sleeve has answered since VXLAN was suspected.
     proof: bool,
@@ -194,7 +163,7 @@ impl Neighbour {
         let mut neighbour = Self::new(me, known.peer, known.address);
         (neighbour.stand, neighbour.stood) = (Stand::Fastpath, Stand::Fastpath);
         (neighbour.entered, neighbour.port) = (Some(now), known.port);
-        neighbour.hold = Some(Hold::new(now, REMEMBERED, true));
+        neighbour.hold = Some(Hold::remembered(now));
         neighbour.gate(false, orders);
         neighbour
     }
@@ -255,37 +224,14 @@ impl Neighbour {
         if self.hold.is_none() {
             orders.counters.held += 1;
             tracing::info!(peer = %self.peer, nickname = self.nickname, "session lost: fastpath is kept as it is");
-            self.hold = Some(Hold::new(now, HOLD, false));
+            self.hold = Some(Hold::lost(now));
         }
         true
     }
 
-    /// What the mesh knows of a peer without a session: whether it is there at all, and reached through others.
-    pub(super) fn rumour(&mut self, known: Option<bool>, here: &Here, orders: &mut Orders, now: Instant) {
-        let Some(hold) = &mut self.hold else { return };
-        if known.is_some() && hold.remembered {
-            (hold.remembered, hold.until) = (false, now + HOLD);
-        }
-        match known {
-            Some(true) if hold.relayed.is_some() => {}
-            // Without a sleeve nobody could bring it anything from here.
-            Some(true) => {
-                let soon = now < hold.since + SOON;
-                hold.relayed = Some(if soon { hold.since } else { now });
-                hold.heard = here.config.sleeve.map(|_| now + HEARD);
-            }
-            Some(false) | None => {
-                (hold.relayed, hold.heard) = (None, None);
-                if std::mem::take(&mut hold.bypassed) {
-                    self.gate(false, orders);
-                }
-            }
-        }
-    }
-
     /// Whether what is flooded reaches the peer through others.
     pub(super) fn is_bypassed(&self) -> bool {
-        self.hold.is_some_and(|hold| hold.bypassed)
+        self.hold.is_some_and(|hold| hold.is_bypassed())
     }
 
     /// The peer is gone for good, or must not be served any more: fastpath is left here and now.
@@ -448,16 +394,8 @@ impl Neighbour {
             return true;
         }
         self.with(orders, |change, hands| change.timeout(hands, now));
-        let hold = self.hold.filter(|_| self.is_held());
-        if hold.is_some_and(|hold| now >= hold.ends()) {
-            tracing::info!(peer = %self.peer, nickname = self.nickname, "fastpath to a lost peer is given up");
-            self.leave(orders, now);
-            orders.want(self.peer, None);
+        if !self.hold_on(orders, now) {
             return false;
-        }
-        if let Some(hold) = hold.filter(|hold| hold.heard.is_some_and(|heard| now >= heard)) {
-            self.hold = Some(Hold { heard: None, bypassed: true, ..hold });
-            self.gate(false, orders);
         }
         let busy = here.crowd <= FEW && self.stand == Stand::Fastpath;
         if let Some(prober) = self.session.as_mut().and_then(Session::prober_mut) {
@@ -523,19 +461,5 @@ impl Neighbour {
             stand: &mut self.stand,
         };
         step(&mut self.change, &mut hands)
-    }
-}
-
-impl Hold {
-    fn new(since: Instant, time: Duration, remembered: bool) -> Self {
-        Self { since, until: since + time, remembered, relayed: None, heard: None, bypassed: false }
-    }
-
-    fn deadline(&self) -> Instant {
-        self.heard.map_or(self.ends(), |heard| heard.min(self.ends()))
-    }
-
-    fn ends(&self) -> Instant {
-        self.relayed.map_or(self.until, |since| self.until.min(since + RELAYED))
     }
 }

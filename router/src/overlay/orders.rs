@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use weft_fastpath::MacAddr;
 use weft_gossip::PeerName;
 
-use super::wire::{Stand, Told};
+use super::wire::{Far, Stand, Told};
 use crate::dataplane::Command;
 
 /// What the overlay wants done.
@@ -19,6 +19,8 @@ use crate::dataplane::Command;
 pub enum Output {
     /// Tell a neighbour over its session.
     Tell(PeerName, Told),
+    /// Tell a peer without a session, through the others; it may be lost.
+    Far(PeerName, Far),
     /// Command the data half.
     Data(Command),
     /// The neighbour's link fell silent: ask its session whether the router is there at all.

@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const REST: Duration = Duration::from_secs(2);
 /// How long frames may still arrive by the carrier that was left. So long nothing is let in from a peer that
 /// left fastpath; after a return, what they turned back is swept then.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take for a step.
 fn kernel(to: Stand) -> Duration {
@@ -155,6 +155,13 @@ impl Hands<'_> {
         let job = self.sweep(Stand::Sleeve);
         self.gate(Accept::Probes, Some(false));
         job
+    }
+
+    /// Stops sending by fastpath, and lets in what the other end sends before it stops too.
+    pub(super) fn part(&mut self) {
+        self.stand(Stand::Sleeve);
+        self.gate(Accept::Frames, Some(false));
+        self.sweep(Stand::Sleeve);
     }
 
     fn ready_for_frames(&mut self) -> u64 {

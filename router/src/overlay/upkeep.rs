@@ -45,7 +45,7 @@ impl Neighbour {
 
     /// What the kernel must hold while no change is under way.
     pub(super) fn gate(&self, candidate: bool, orders: &mut Orders) {
-        if !self.change.is_settled() {
+        if !self.change.is_settled() || self.is_parting() {
             return;
         }
         let remote = |accept, default| RemoteWish {

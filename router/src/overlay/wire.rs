@@ -1,4 +1,5 @@
-//! What two neighbours say to each other over their session, beside the gossip.
+//! What two neighbours say to each other over their session, beside the gossip, and what former neighbours say to each
+//! other through others.
 //!
 //! One message enum, encoded by the gossip crate's codec. Append only: an unknown variant from a newer
 //! peer fails to decode, is counted by the node and otherwise ignored. So a router that never heard of
@@ -141,6 +142,15 @@ pub enum Say {
     Refuse,
 }
 
+/// What a router says, through others, to a peer that was its neighbour on fastpath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Far {
+    /// Others reach both of us: let us stop sending to each other by fastpath.
+    Part,
+    /// The sender has stopped.
+    Parted,
+}
+
 /// Why a router ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goodbye {
@@ -161,6 +171,22 @@ impl Told {
     ///
     /// # Errors
     /// When the bytes are not exactly one message; nothing was changed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode::<Self, LIMIT>(bytes)
+    }
+}
+
+impl Far {
+    /// Encodes the message.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        codec::encode(&self)
+    }
+
+    /// Decodes a message from a former neighbour.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one message.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode::<Self, LIMIT>(bytes)
     }

@@ -9,7 +9,7 @@ use weft_gossip::fuzz as gossip;
 use weft_router::io::store::Store;
 use weft_router::ipam::wire;
 use weft_router::node::State;
-use weft_router::overlay::{Goodbye, Told};
+use weft_router::overlay::{Far, Goodbye, Told};
 
 /// What allocators say to each other.
 pub(super) fn ipam_wire(bytes: &[u8]) {
@@ -24,6 +24,9 @@ pub(super) fn told(bytes: &[u8]) {
     if let Ok(told) = Told::decode(bytes) {
         let again = Told::decode(&told.encode()).expect("what we wrote is read");
         assert_eq!(format!("{again:?}"), format!("{told:?}"));
+    }
+    if let Ok(far) = Far::decode(bytes) {
+        assert_eq!(Far::decode(&far.encode()).expect("what we wrote is read"), far);
     }
 }
 

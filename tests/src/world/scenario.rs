@@ -28,8 +28,10 @@ const LOOPS: usize = 8;
 /// One world of so many has the real curve under its handshakes; the others a stand-in that costs next to nothing.
 const REAL_CURVE: u64 = 16;
 
-/// In one world of so many each router has four neighbours at most, and what goes further is relayed.
+/// In one world of so many each router has few neighbours at most, and what goes further is relayed.
 const LIMITED: u64 = 8;
+/// So few.
+const NEIGHBOURS: usize = 4;
 
 /// What worlds to draw.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +135,7 @@ impl World {
         let far = Duration::from_micros([300, 2_000, 40_000][rng.random_range(0..3_usize)]);
         let network = Network::new(hosts, far, &mut rng);
         let launch = Launch {
-            limit: (seed % LIMITED == LIMITED - 3).then_some(4),
+            limit: (seed % LIMITED == LIMITED - 3).then_some(NEIGHBOURS),
             real_curve: seed.is_multiple_of(REAL_CURVE),
             ..launch(hosts, &mut rng)
         };
@@ -226,25 +228,24 @@ impl World {
                 self.may_retire = false;
             }
         }
-        // Whoever alone holds parts together needs a neighbour in each: fewer could not be one mesh.
+        // Whoever holds parts together needs a neighbour in each: fewer could not be one mesh.
         let parts = self.parts_without(hub);
-        for host in &mut self.hosts {
-            host.launch.limit = host.launch.limit.map(|limit| limit.max(parts));
-        }
+        self.hosts[hub].launch.limit = self.hosts[hub].launch.limit.map(|limit| limit.max(parts));
     }
 
-    /// In how many parts the hosts would be without this one, as far as paths are cut for good.
+    /// How many trees with few enough branches span the hosts without this one, as far as paths are cut for good. One
+    /// branch less than there may be: where all are full nobody can let a neighbour go for a better one.
     fn parts_without(&self, hub: HostId) -> usize {
         let mut left: BTreeSet<HostId> = (0..self.hosts.len()).filter(|host| *host != hub).collect();
         let mut parts = 0;
         while let Some(first) = left.pop_first() {
             parts += 1;
-            let mut border = vec![first];
-            while let Some(at) = border.pop() {
-                let near: Vec<HostId> =
-                    left.iter().copied().filter(|host| !self.lasting.contains(&(at, *host))).collect();
-                left.retain(|host| !near.contains(host));
-                border.extend(near);
+            let mut border = vec![(first, 1)];
+            while let Some((at, branches)) = border.pop() {
+                let near = left.iter().copied().find(|host| !self.lasting.contains(&(at, *host)));
+                let Some(near) = near.filter(|_| branches < NEIGHBOURS - 1) else { continue };
+                left.remove(&near);
+                border.extend([(at, branches + 1), (near, 1)]);
             }
         }
         parts

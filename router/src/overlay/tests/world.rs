@@ -5,6 +5,7 @@
 //!     │ probes ──► VXLAN path: cut, shrunk or filtered by the receiver's kernel
 //!     │ told   ──► session: in order; cut, or losing every n-th message
 //!     ╰ links  ──► sleeve: the data half's heartbeats, simplified to "0.7 s after it is cut"
+//!  far    ──► through others, if they relay
 //!  pings ──► the way each kernel's bridge has learned: VXLAN or sleeve; counted when they arrive
 //! ```
 
@@ -48,6 +49,7 @@ enum Job {
 
 enum Due {
     Told(usize, usize, u64, Told),
+    Far(usize, usize, Far),
     Probe(usize, Vec<u8>),
     Kernel(usize, u64),
     Link(usize, usize, u64, bool),
@@ -84,6 +86,8 @@ pub(super) struct World {
     serial: u64,
     /// One in so many views and steps of a change is lost, at random; 0 loses none.
     pub(super) lose_every: u32,
+    /// Others reach all, and carry by sleeve what has no link of its own.
+    pub(super) relays: bool,
     chance: StdRng,
     /// Pings that arrived, with how often; those sent.
     pub(super) arrived: BTreeMap<u64, u32>,
@@ -132,6 +136,7 @@ impl World {
             queue: BTreeMap::new(),
             serial: 0,
             lose_every: 0,
+            relays: false,
             chance: StdRng::seed_from_u64(1),
             arrived: BTreeMap::new(),
             sent: BTreeSet::new(),
@@ -332,6 +337,11 @@ impl World {
                     self.drain(to);
                 }
             }
+            Due::Far(from, to, far) => {
+                if self.hosts[to].running {
+                    self.with(to, |overlay, now| overlay.handle_far(name(from), far, now));
+                }
+            }
             Due::Probe(to, bytes) => {
                 if self.hosts[to].running {
                     self.hosts[to].overlay.handle_probe(&bytes, self.now);
@@ -422,6 +432,13 @@ impl World {
                     self.schedule(SESSION_LAG, Due::Told(at, to, session, Told::decode(&bytes).unwrap()));
                 }
             }
+            Output::Far(peer, far) if self.relays => {
+                self.schedule(
+                    2 * SESSION_LAG,
+                    Due::Far(at, index(peer), Far::decode(&far.encode()).unwrap()),
+                );
+            }
+            Output::Far(..) => {}
             Output::Data(Command::AddLink { peer, session, .. }) => {
                 self.hosts[at].links.insert(peer, session);
                 let other = index(peer);
@@ -475,8 +492,8 @@ impl World {
         let goes = match port {
             Stand::Fastpath => way.vxlan && host.kernel.contains_key(&peer),
             Stand::Sleeve => {
-                let carried = host.carriers.get(&peer) == Some(&Carrier::Sleeve);
-                carried && host.running && self.hosts[to].running && way.sleeve
+                let carried = host.carriers.get(&peer) == Some(&Carrier::Sleeve) && way.sleeve;
+                (carried || self.relays) && host.running && self.hosts[to].running
             }
         };
         if goes {
