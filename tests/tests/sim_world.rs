@@ -50,6 +50,10 @@ const ONCE_MIXED: &[(u64, &str)] = &[
     (80461, "the same, and one container got no address (I9)"),
     (80061, "one end of a lost fastpath stopped long before the other, whose frames were lost (I9)"),
     (
+        100_517,
+        "a router that heard late that others reach its lost neighbour flooded to it too (I7, which allows that)",
+    ),
+    (
         50181,
         "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",
     ),

@@ -3,10 +3,11 @@
 //! The contract is that of `daemon.rs`, `io/kernel.rs` and `io/dataplane.rs`: outputs in order, one kernel job
 //! after the other, two ordered queues between the halves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use weft_gossip::Input;
+use weft_gossip::{Input, PeerName};
 use weft_router::dataplane::{self, Command};
 use weft_router::node::{KernelJob, KernelReport, Output};
 
@@ -148,11 +149,7 @@ impl World {
         match output {
             Output::Transport(output) => self.network_output(life, output),
             Output::Data(command) => {
-                if let Command::AddLink { peer, .. } | Command::RemoveLink { peer } = &command
-                    && let Some(other) = self.hosts.iter().position(|host| host.name == *peer)
-                {
-                    self.hosts[host].rearranged.insert(other, self.now);
-                }
+                self.see_command(host, &command);
                 self.agenda.put(self.now + QUEUE, Event::Command(life, command));
             }
             Output::Persist => self.persist(life),
@@ -168,6 +165,24 @@ impl World {
             Output::Reply(call, result) => self.answered(host, call, result),
             Output::Inspect(..) | Output::Leave(_) => {
                 self.break_off(format!("host{host} was never asked for this: {output:?}"));
+            }
+        }
+    }
+
+    /// Notes to whom the way is another now: a neighbour found or lost, or a peer that is reached, or not any more.
+    fn see_command(&mut self, host: HostId, command: &Command) {
+        let peers: Vec<PeerName> = match command {
+            Command::AddLink { peer, .. } | Command::RemoveLink { peer } => vec![*peer],
+            Command::Table(table) => {
+                let reached: BTreeSet<PeerName> = table.next_hop.keys().copied().collect();
+                let before = std::mem::replace(&mut self.hosts[host].reached, reached);
+                before.symmetric_difference(&self.hosts[host].reached).copied().collect()
+            }
+            _ => return,
+        };
+        for peer in peers {
+            if let Some(other) = self.hosts.iter().position(|host| host.name == peer) {
+                self.hosts[host].rearranged.insert(other, self.now);
             }
         }
     }
