@@ -43,7 +43,7 @@ use crate::session::Credentials;
 use crate::target::Target;
 use crate::topology::Topology;
 use gossip::Gossip;
-use link::{Link, Phase};
+use link::Link;
 use pace::Pace;
 
 /// Records and routes follow changes at once, and bursts of changes at most twenty times a second.
@@ -321,7 +321,7 @@ impl Mesh {
     /// With enough neighbours there is still room for strangers, one after the other (`verdict.rs` makes it).
     fn room_to_dial(&self) -> Option<Room> {
         let Some(limit) = self.connection_limit else { return Some(Room::ForAnybody) };
-        let dialling = self.links.values().filter(|link| matches!(link.phase, Phase::Dialing { .. })).count();
+        let dialling = self.links.values().filter(|link| link.outbound() && link.live().is_none()).count();
         let enough = if self.routes.reach() > limit { limit - limit / 4 } else { limit };
         if self.neighbours.len() + dialling < enough {
             Some(Room::ForAnybody)

@@ -12,7 +12,7 @@ mod bits;
 mod graph;
 mod links;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bits::ones;
 pub use graph::Graph;
@@ -70,6 +70,20 @@ impl Routes {
         // Whoever is behind a quiet neighbour alone is heard through it, of necessity.
         let upstream = upstream.filter_map(|((source, from), next)| Some((*source, from.or(next)?)));
         Self { unicast: unicast.into_iter().collect(), broadcast, upstream: upstream.collect() }
+    }
+
+    /// The neighbour through which each peer is reached without our links to the neighbours in `avoided`, where there is
+    /// such a way.
+    pub fn around(graph: &Graph, me: PeerName, avoided: &BTreeSet<PeerName>) -> BTreeMap<PeerName, PeerName> {
+        let Some(here) = graph.index(me) else { return BTreeMap::new() };
+        let graph = graph.without_links(here, avoided.iter().filter_map(|name| graph.index(*name)));
+        let mut next: Vec<Option<PeerName>> = vec![None; graph.names.len()];
+        walk(&graph, here, |parent, _, children| {
+            for child in ones(children) {
+                next[child] = next[parent].or(Some(graph.names[child]));
+            }
+        });
+        graph.names.iter().zip(next).filter_map(|(name, next)| Some((*name, next?))).collect()
     }
 
     /// The neighbour through which a peer is reached; itself, if it is a neighbour.
@@ -319,6 +333,17 @@ mod tests {
         assert_eq!(spared(&links), [name(2), name(3)]);
         let longer = [&links[..], &[(5, 7)]].concat();
         assert_eq!(spared(&longer), [name(2), name(3), name(4), name(5)], "the long way round");
+    }
+
+    #[test]
+    fn a_way_around_a_neighbour_is_found_where_there_is_one() {
+        let others =
+            [(name(2), vec![name(1), name(3)]), (name(3), vec![name(1), name(2)]), (name(4), vec![])];
+        let graph = graph(1, &[name(2), name(3), name(4)].into(), others);
+        let around =
+            |avoided: &[PeerName]| Routes::around(&graph, name(1), &avoided.iter().copied().collect());
+        assert_eq!(around(&[name(3), name(4)]), [(name(2), name(2)), (name(3), name(2))].into());
+        assert_eq!(around(&[name(2), name(3)]), [(name(4), name(4))].into());
     }
 
     #[test]

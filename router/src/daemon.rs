@@ -416,6 +416,8 @@ impl Raised {
         if config.sleeve {
             ground.fastpath.flush_sleeve().await?;
         }
+        let served = picture.wish.remotes.values().map(|remote| remote.address).collect();
+        ground.fastpath.flush_vxlan(&served).await?;
         let mut prober = Prober::new(ground.fastpath.bridge().clone());
         if let Some(ready) = fastpath {
             match &ready {

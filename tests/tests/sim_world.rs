@@ -53,6 +53,11 @@ const ONCE_MIXED: &[(u64, &str)] = &[
         100_517,
         "a router that heard late that others reach its lost neighbour flooded to it too (I7, which allows that)",
     ),
+    (110_157, "a router started anew without its memory left its kernel sending to a former neighbour (I9)"),
+    (
+        110_605,
+        "what was relayed went to a new neighbour before anything carried there, or none ever did (I9)",
+    ),
     (
         50181,
         "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",

@@ -259,6 +259,27 @@ impl Fastpath {
         Ok(())
     }
 
+    /// Forgets what was learned by VXLAN behind other hosts than these. A router that has just started does not serve them
+    /// by VXLAN, so nobody would move it, and what is sent there would be dropped.
+    ///
+    /// # Errors
+    /// The first thing the kernel refused; all are tried.
+    pub async fn flush_vxlan(&mut self, but: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let mut done = Ok(());
+        for underlay in Underlay::ALL {
+            let Some(device) = self.vxlan_device(underlay).await? else { continue };
+            let mut rows = dump(&self.kernel, &device.name, device.index, device.port).await?;
+            rows.retain(|row| row.lifetime == Lifetime::Dynamic);
+            let strange =
+                |row: &&Row| matches!(row.entry, Entry::Device(_, to) if !but.contains(&to.address));
+            let macs: BTreeSet<MacAddr> = rows.iter().filter(strange).map(|row| row.entry.mac()).collect();
+            for row in rows.iter().filter(|row| macs.contains(&row.entry.mac())) {
+                done = done.and(remove(&self.kernel, &device.name, device.index, &row.entry).await);
+            }
+        }
+        done
+    }
+
     async fn to_sleeve(&self, macs: &BTreeSet<MacAddr>) -> Result<(), Error> {
         let (sleeve, index) = self.sleeve()?;
         let mut done = Ok(());

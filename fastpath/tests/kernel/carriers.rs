@@ -223,6 +223,25 @@ fn an_address_moved_to_vxlan_can_be_moved_back_before_a_frame_of_its_own_has_com
     });
 }
 
+#[test]
+fn what_was_learned_behind_a_host_that_is_not_served_any_more_can_be_forgotten() {
+    let mesh = mesh(2, Underlay::V4);
+    let station = MacAddr::new([2, 0, 0, 0, 0, 7]);
+    let request = arp_request(station.octets(), [10, 32, 0, 7], [10, 32, 0, 6]);
+    Tap::open(&mesh.hosts[0], "weft-io", EVERY).send(&request).unwrap();
+    mesh.hosts[0].block_on(|| async {
+        let mut fastpath = fastpath();
+        fastpath.move_macs(&[station], Port::Vxlan(vtep(2))).await.unwrap();
+        let port = behind(station).await;
+        fastpath.flush_vxlan(&[vtep(2).ip()].into()).await.unwrap();
+        assert_eq!(fastpath.macs().await.unwrap(), [(station, vtep(2).ip())]);
+        assert!(port.is_some() && behind(station).await == port);
+        fastpath.flush_vxlan(&[vtep(1).ip()].into()).await.unwrap();
+        assert_eq!(fastpath.macs().await.unwrap(), []);
+        assert_eq!(behind(station).await, None);
+    });
+}
+
 /// The index of the bridge port that leads to an address.
 async fn behind(wanted: MacAddr) -> Option<u32> {
     let stranger = stranger();

@@ -61,7 +61,7 @@ impl Mesh {
             }
             return;
         }
-        if self.connection_limit.is_some_and(|limit| self.neighbours.len() >= limit)
+        if self.connection_limit.is_some_and(|limit| self.places_taken(connection) >= limit)
             && !self.make_room_for(name, now)
         {
             self.note_far_side(connection);
@@ -75,6 +75,16 @@ impl Mesh {
             return;
         }
         self.admit(connection, &introduction, now);
+    }
+
+    /// Neighbours, and those who are about to become some because we called them. Whoever takes us in has the session
+    /// before we have it, and would lose it again if we had no room any more.
+    fn places_taken(&self, by_others_than: ConnectionId) -> usize {
+        let shaking = self.links.iter().filter(|(connection, link)| {
+            let shakes = matches!(link.phase, Phase::HalfOpen { .. } | Phase::Held { .. });
+            **connection != by_others_than && shakes && link.outbound()
+        });
+        self.neighbours.len() + shaking.count()
     }
 
     /// Lets a neighbour go for the sake of a stranger, whom no way leads to; false if nobody can be spared.

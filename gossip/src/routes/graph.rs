@@ -70,10 +70,15 @@ impl Graph {
 
     /// The same graph without our links to the quiet ones.
     pub(super) fn without_quiet(&self, here: usize) -> Self {
+        self.without_links(here, self.quiet.iter().copied())
+    }
+
+    /// The same graph without the links of one to these others.
+    pub(super) fn without_links(&self, here: usize, others: impl Iterator<Item = usize>) -> Self {
         let mut graph = self.clone();
-        for there in &self.quiet {
-            graph.clear(here, *there);
-            graph.clear(*there, here);
+        for there in others {
+            graph.clear(here, there);
+            graph.clear(there, here);
         }
         graph
     }

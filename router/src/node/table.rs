@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_fastpath::MacAddr;
-use weft_gossip::Routes;
+use weft_gossip::{PeerName, Routes};
 
 use super::{Node, Output};
 use crate::dataplane::{Command, ForwardingTable};
@@ -18,11 +18,29 @@ impl Node {
         } else {
             Arc::new(Routes::compute(&self.mesh.graph(), self.config.me, |peer| !barred.contains(&peer)))
         };
-        let next_hop = routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
+        let mut next_hop: BTreeMap<_, _> =
+            routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
+        self.pass_by_idle(&mut next_hop, &barred);
         let carriers: BTreeMap<_, _> =
             self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.serving()?))).collect();
         let (flood, upstream) = (routes.broadcast().clone(), routes.upstream().clone());
         ForwardingTable { me: self.config.me, next_hop, flood, upstream, carriers, barred }
+    }
+
+    /// A neighbour that nothing carries frames to, because its session has just begun or sleeve is silent, is passed by
+    /// where another way leads.
+    fn pass_by_idle(&self, next_hop: &mut BTreeMap<PeerName, PeerName>, barred: &BTreeSet<PeerName>) {
+        let neighbours = self.overlay.neighbours();
+        let idle: BTreeSet<PeerName> =
+            neighbours.filter(|(_, n)| n.serving().is_none()).map(|(peer, _)| peer).collect();
+        if next_hop.values().all(|next| !idle.contains(next)) {
+            return;
+        }
+        let graph = self.mesh.graph().only(|peer| !barred.contains(&peer));
+        let around = Routes::around(&graph, self.config.me, &idle);
+        for (peer, next) in next_hop.iter_mut().filter(|(_, next)| idle.contains(next)) {
+            *next = around.get(peer).copied().unwrap_or(*next);
+        }
     }
 
     /// Tells the data half which MAC addresses are behind our own bridge.

@@ -10,7 +10,7 @@
 //! As tried on a real kernel: both tables learn, isolated ports never talk to each other, the device learns
 //! the sender before the bridge does, and frames are delivered while no router runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use weft_fastpath::MacAddr;
@@ -172,6 +172,18 @@ impl Bridge {
     /// Forgets what was learned by the sleeve port: a new router knows nothing of it, so it could not move it.
     pub(super) fn flush_sleeve(&mut self) {
         self.fdb.retain(|_, (port, _)| *port != Port::Sleeve);
+    }
+
+    /// Forgets what was learned by VXLAN behind other hosts than these: nobody would move it.
+    pub(super) fn flush_vxlan(&mut self, but: &BTreeSet<HostId>) {
+        let Self { fdb, behind, .. } = self;
+        behind.retain(|mac, (host, _)| {
+            let served = but.contains(host);
+            if !served && fdb.get(mac).is_some_and(|(port, _)| *port == Port::Vxlan) {
+                fdb.remove(mac);
+            }
+            served
+        });
     }
 
     /// A port goes, and what was learned by it.

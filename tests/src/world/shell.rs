@@ -87,6 +87,9 @@ impl World {
         process.node.handle_kernel(KernelReport::Fastpath(ready), now);
         let desired = process.node.local_wish().desired;
         state.kernel.bridge.flush_sleeve();
+        let served = process.node.kernel_wish().remotes.values();
+        let served = served.filter_map(|remote| host_at(remote.address)).collect();
+        state.kernel.bridge.flush_vxlan(&served);
         state.kernel.bridge.has_vxlan = state.launch.vxlan && state.launch.fastpath;
         let converged = state.kernel.converge(&desired);
         process.worker.desired = desired;
@@ -178,7 +181,14 @@ impl World {
                 let before = std::mem::replace(&mut self.hosts[host].reached, reached);
                 before.symmetric_difference(&self.hosts[host].reached).copied().collect()
             }
-            _ => return,
+            Command::Announced { .. }
+            | Command::LocalMacs(_)
+            | Command::Forget { .. }
+            | Command::Prove { .. }
+            | Command::Doubt { .. }
+            | Command::Behind { .. }
+            | Command::Placed { .. }
+            | Command::Counters => return,
         };
         for peer in peers {
             if let Some(other) = self.hosts.iter().position(|host| host.name == peer) {
