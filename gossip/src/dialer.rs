@@ -255,6 +255,11 @@ impl Dialer {
         }
     }
 
+    /// Says whether this leads to nobody that is in reach, as far as is known.
+    pub(crate) fn is_for_stranger(&self, key: &Key) -> bool {
+        self.candidates.get(key).is_some_and(|candidate| candidate.leads_to_stranger(&self.reachable))
+    }
+
     /// A dial is under way.
     pub(crate) fn started(&mut self, key: &Key, connection: ConnectionId) {
         if let Some(candidate) = self.candidates.get_mut(key) {

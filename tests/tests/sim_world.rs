@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use weft_tests::world::{Shape, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A few hosts.
 const SMALL: Shape =
     Shape { least: 3, most: 8, troubled: Duration::from_secs(40), lying_disks: false, verbose: false };

@@ -62,6 +62,9 @@ impl Mesh {
         local: Option<SocketAddr>,
         now: Instant,
     ) {
+        if !self.has_room_for_dialled(connection) {
+            return self.end(connection, "the limit of connections is reached", now);
+        }
         let session = self.session(Role::Initiator);
         let Some(link) = self.links.get_mut(&connection) else {
             self.outputs.push_back(Output::Close { connection });

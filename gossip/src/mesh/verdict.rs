@@ -87,6 +87,13 @@ impl Mesh {
         self.neighbours.len() + shaking.count()
     }
 
+    /// Whether a dial that was answered is still wanted: others may have called meanwhile.
+    pub(super) fn has_room_for_dialled(&self, connection: ConnectionId) -> bool {
+        let room = self.connection_limit.is_none_or(|limit| self.places_taken(connection) < limit);
+        let key = self.links.get(&connection).and_then(|link| link.key.as_ref());
+        room || key.is_some_and(|key| self.dialer.is_for_stranger(key))
+    }
+
     /// Lets a neighbour go for the sake of a stranger, whom no way leads to; false if nobody can be spared.
     ///
     /// So the limit never keeps a mesh in parts: whoever goes stays in reach by others, and finds room elsewhere.

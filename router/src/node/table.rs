@@ -8,6 +8,7 @@ use weft_gossip::{PeerName, Routes};
 
 use super::{Node, Output};
 use crate::dataplane::{Command, ForwardingTable};
+use crate::overlay::Neighbour;
 
 impl Node {
     /// Makes the forwarding table: next hops and flood trees over the peers that may get our frames.
@@ -27,15 +28,17 @@ impl Node {
         ForwardingTable { me: self.config.me, next_hop, flood, upstream, carriers, barred }
     }
 
-    /// A neighbour that nothing carries frames to, because its session has just begun or sleeve is silent, is passed by
-    /// where another way leads.
+    /// A neighbour that nothing carries frames to (its session has just begun or just ended, or sleeve is silent) is
+    /// passed by where another way leads.
     fn pass_by_idle(&self, next_hop: &mut BTreeMap<PeerName, PeerName>, barred: &BTreeSet<PeerName>) {
-        let neighbours = self.overlay.neighbours();
-        let idle: BTreeSet<PeerName> =
-            neighbours.filter(|(_, n)| n.serving().is_none()).map(|(peer, _)| peer).collect();
-        if next_hop.values().all(|next| !idle.contains(next)) {
+        let carries = |peer| self.overlay.neighbour(peer).and_then(Neighbour::serving).is_some();
+        let nearest: BTreeSet<PeerName> = next_hop.values().copied().collect();
+        if nearest.iter().all(|peer| carries(*peer)) {
             return;
         }
+        let neighbours = self.overlay.neighbours().map(|(peer, _)| peer);
+        let idle: BTreeSet<PeerName> =
+            nearest.into_iter().chain(neighbours).filter(|peer| !carries(*peer)).collect();
         let graph = self.mesh.graph().only(|peer| !barred.contains(&peer));
         let around = Routes::around(&graph, self.config.me, &idle);
         for (peer, next) in next_hop.iter_mut().filter(|(_, next)| idle.contains(next)) {

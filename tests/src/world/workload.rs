@@ -33,7 +33,7 @@ pub(super) enum Errand {
     Vanish(usize),
     /// Another machine takes a dead one's place.
     Replace(HostId),
-    /// Some container talks to some other; goes on while the world does.
+    /// Some container talks to some other; goes on while the world does, the more often the more hosts there are.
     Chatter,
     /// Somebody removes a peer that is gone for good.
     Expel { by: HostId, name: String },
@@ -291,7 +291,8 @@ impl World {
             }
         }
         if self.chatting {
-            let gap = Duration::from_millis(self.rng.random_range(5..80));
+            let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+            let gap = Duration::from_millis(self.rng.random_range(5..80)) / hosts.max(1);
             self.agenda.put(self.now + gap, Event::Errand(Errand::Chatter));
         }
     }
