@@ -177,7 +177,7 @@ impl Dataplane {
                 self.plan(peer);
             }
             Command::Behind { peer } => {
-                let macs = self.switch.macs().behind(peer, now).collect();
+                let macs = self.switch.hand_over(peer, now);
                 self.events.push_back(Event::Behind { peer, macs });
             }
             Command::Placed { peer, macs } => self.switch.place(peer, &macs, now),

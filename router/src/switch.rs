@@ -74,6 +74,11 @@ impl Switch {
         }
     }
 
+    /// The addresses behind a peer, which the kernel takes over.
+    pub fn hand_over(&mut self, peer: PeerName, now: Instant) -> BTreeSet<MacAddr> {
+        self.macs.hand_over(peer, now)
+    }
+
     /// Decides about a frame that this host's bridge handed over.
     pub fn captured(&mut self, frame: &Frame, now: Instant) -> Verdict {
         if let Some(reason) = implausible(frame, self.table.me) {
@@ -92,9 +97,11 @@ impl Switch {
         }
         match self.table.next_hop.get(&peer) {
             None => Verdict::Drop(DropReason::NoRoute),
-            // The kernel knows the way and took it; what was captured is a copy.
+            // The kernel knows the way and took it; what was captured is a copy. But a frame that sleeve brought after the
+            // change has turned the bridge back to us.
             Some(next) if *next == peer && self.table.is_on_fastpath(peer) => {
-                Verdict::Drop(DropReason::OnFastpath)
+                let turned = self.macs.is_fresh(frame.destination);
+                if turned { Verdict::Forward(peer) } else { Verdict::Drop(DropReason::OnFastpath) }
             }
             Some(_) => Verdict::Forward(peer),
         }
@@ -175,11 +182,26 @@ mod tests {
     fn unicast_for_a_direct_neighbour_on_fastpath_is_a_copy_and_behind_a_relay_it_is_not() {
         let (mut switch, now) = (switch(Carrier::Fastpath, &[]), Instant::now());
         switch.arrived(PEER, &frame(THEIRS, OURS), now);
+        switch.hand_over(PEER, now);
         assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Drop(DropReason::OnFastpath));
         switch.arrived(FAR, &frame(THEIRS, OURS), now);
         assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Forward(FAR));
         let hops: Vec<_> = switch.table().flood_hops(ME).collect();
         assert_eq!(hops, [(PEER, false)], "it passes the frame on and does not deliver it twice");
+    }
+
+    /// One end changes before the other, and a frame may have been under way for long.
+    #[test]
+    fn what_a_late_frame_has_turned_back_to_sleeve_goes_by_sleeve_until_the_kernel_takes_it_over_again() {
+        let (mut switch, now) = (switch(Carrier::Sleeve, &[]), Instant::now());
+        switch.arrived(PEER, &frame(THEIRS, OURS), now);
+        switch.set_table(self::switch(Carrier::Fastpath, &[]).table().clone());
+        assert_eq!(switch.hand_over(PEER, now), [THEIRS].into());
+        assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Drop(DropReason::OnFastpath));
+        switch.arrived(PEER, &frame(THEIRS, OURS), now);
+        assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Forward(PEER));
+        assert_eq!(switch.hand_over(PEER, now), [THEIRS].into());
+        assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Drop(DropReason::OnFastpath));
     }
 
     #[test]

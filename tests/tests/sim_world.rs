@@ -61,6 +61,14 @@ const ONCE_MIXED: &[(u64, &str)] = &[
         110_605,
         "what was relayed went to a new neighbour before anything carried there, or none ever did (I9)",
     ),
+    (120_485, "routes led to a neighbour that was just lost until they were made anew (I9)"),
+    (
+        130_005,
+        "a late frame of sleeve turned a bridge back, and the router took what came of it for copies (I9)",
+    ),
+    (130_677, "others sent through a link over which nothing was carried yet (I9)"),
+    (130_965, "the same (I9)"),
+    (130_413, "a flood came by the old tree and by the new one (I7, which allows that)"),
     (
         50181,
         "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",

@@ -4,7 +4,7 @@
 //! than its host's share of it. A full table learns nothing new; frames for unknown addresses are flooded.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use weft_fastpath::MacAddr;
@@ -22,6 +22,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 struct Entry {
     peer: PeerName,
     seen: Instant,
+    /// Sleeve has brought a frame since the kernel last took over what is behind the peer.
+    fresh: bool,
 }
 
 /// Addresses of containers on other hosts.
@@ -40,12 +42,24 @@ impl MacTable {
         self.entries.get(&mac).filter(|entry| now < entry.seen + AGE).map(|entry| entry.peer)
     }
 
+    /// Whether sleeve has brought a frame from this address since the kernel last took over what is behind its peer: then
+    /// the bridge believes that sleeve is the way.
+    pub fn is_fresh(&self, mac: MacAddr) -> bool {
+        self.entries.get(&mac).is_some_and(|entry| entry.fresh)
+    }
+
+    /// The kernel takes over what is behind a peer.
+    pub fn hand_over(&mut self, peer: PeerName, now: Instant) -> BTreeSet<MacAddr> {
+        self.entries.values_mut().filter(|entry| entry.peer == peer).for_each(|entry| entry.fresh = false);
+        self.behind(peer, now).collect()
+    }
+
     /// A frame from this address came from that peer. The last sighting wins at once.
     pub fn learn(&mut self, mac: MacAddr, peer: PeerName, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&mac)
             && entry.peer == peer
         {
-            entry.seen = now;
+            (entry.seen, entry.fresh) = (now, true);
             return;
         }
         if self.forget(mac) {
@@ -58,7 +72,7 @@ impl MacTable {
             return;
         }
         *held += 1;
-        self.entries.insert(mac, Entry { peer, seen: now });
+        self.entries.insert(mac, Entry { peer, seen: now, fresh: true });
     }
 
     /// The address is not behind any peer (any more); whether it was.

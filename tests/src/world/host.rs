@@ -1,6 +1,6 @@
 //! One simulated host: what outlives its router (identity, disk, kernel, clock), and the router while it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -97,11 +97,10 @@ pub(super) struct Host {
     pub(super) kernel_lag: Duration,
     /// The highest incarnation its peers may have heard.
     pub(super) incarnation: u64,
-    /// When the way to another host was last changed here: a neighbour found or lost, one that is reached or not any
-    /// more, an entry of the kernel.
+    /// When the way to another host was last changed here: a neighbour found or lost, a route, an entry of the kernel.
     pub(super) rearranged: BTreeMap<HostId, Duration>,
-    /// Whom the router reaches.
-    pub(super) reached: BTreeSet<PeerName>,
+    /// Through whom the router reaches, and hears, every other.
+    pub(super) ways: BTreeMap<PeerName, (Option<PeerName>, Option<PeerName>)>,
 }
 
 impl Host {
@@ -124,7 +123,7 @@ impl Host {
             kernel_lag: Duration::ZERO,
             incarnation: 0,
             rearranged: BTreeMap::new(),
-            reached: BTreeSet::new(),
+            ways: BTreeMap::new(),
         };
         host.kernel.bridge.device = MacAddr::vxlan_of(host.name.as_u64());
         host

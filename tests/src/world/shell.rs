@@ -172,14 +172,19 @@ impl World {
         }
     }
 
-    /// Notes to whom the way is another now: a neighbour found or lost, or a peer that is reached, or not any more.
+    /// Notes to whom the way is another now: a neighbour found or lost, or a peer that is reached, or heard, through another
+    /// one.
     fn see_command(&mut self, host: HostId, command: &Command) {
         let peers: Vec<PeerName> = match command {
             Command::AddLink { peer, .. } | Command::RemoveLink { peer } => vec![*peer],
             Command::Table(table) => {
-                let reached: BTreeSet<PeerName> = table.next_hop.keys().copied().collect();
-                let before = std::mem::replace(&mut self.hosts[host].reached, reached);
-                before.symmetric_difference(&self.hosts[host].reached).copied().collect()
+                let way =
+                    |peer: &PeerName| (table.next_hop.get(peer).copied(), table.upstream.get(peer).copied());
+                let ways = table.next_hop.keys().map(|peer| (*peer, way(peer))).collect();
+                let before = std::mem::replace(&mut self.hosts[host].ways, ways);
+                let ways = &self.hosts[host].ways;
+                let peers: BTreeSet<PeerName> = before.keys().chain(ways.keys()).copied().collect();
+                peers.into_iter().filter(|peer| before.get(peer) != ways.get(peer)).collect()
             }
             Command::Announced { .. }
             | Command::LocalMacs(_)

@@ -172,6 +172,7 @@ fn on_fastpath_only_the_tree_beyond_the_neighbour_gets_the_flood() {
     let mut net = Net::chain(3);
     let mut table = net.table(0);
     table.carriers.insert(name(1), Carrier::Fastpath);
+    net.command(0, Command::Behind { peer: name(1) });
     net.command(0, Command::Table(Arc::new(table)));
     let sent = frame(mac(0), EVERYONE, 1464, 1);
     net.capture(0, &sent);
