@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use weft_gossip::sim::{NodeId, NodeOptions, Sim};
 use weft_gossip::{ChannelName, DeliverKind, Output};
 
@@ -13,17 +14,18 @@ const IPAM: ChannelName = ChannelName::new("ipam");
 const STARTS: Duration = Duration::from_secs(10);
 const CHANGES: usize = 20;
 
-/// What was measured.
+/// What was measured. Times are in seconds.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) peers: usize,
     /// Most neighbours of one peer.
     pub(crate) degree: usize,
     /// From the last start until everybody reaches everybody; none: not within a minute.
-    pub(crate) converged: Option<Duration>,
+    pub(crate) converged: Option<f64>,
     /// Bytes that came to a peer until then, in the mean.
     pub(crate) formed: u64,
     /// How long a change took to the last peer: the slowest of twenty.
-    pub(crate) slowest: Duration,
+    pub(crate) slowest: f64,
     /// Peers that a change did not reach, over all changes.
     pub(crate) missed: usize,
     /// How often one change came to a peer, in the mean.
@@ -37,7 +39,7 @@ pub(crate) struct Row {
     /// Bytes of memory for each peer, of all that the simulation took.
     pub(crate) memory: usize,
     /// How long it took to simulate.
-    pub(crate) took: Duration,
+    pub(crate) took: f64,
 }
 
 #[expect(
@@ -63,16 +65,16 @@ pub(crate) fn measure(peers: usize, degree: usize, loss: f64) -> Row {
     Row {
         peers,
         degree,
-        converged,
+        converged: converged.map(|time| time.as_secs_f64()),
         formed,
-        slowest: spread.slowest,
+        slowest: spread.slowest.as_secs_f64(),
         missed: spread.missed,
         copies: spread.copies,
         change: spread.bytes,
         loss,
         idle,
         memory,
-        took: began.elapsed(),
+        took: began.elapsed().as_secs_f64(),
     }
 }
 
