@@ -109,6 +109,21 @@ impl Switch {
 
     /// Decides about a frame of another host that is for this one, and learns from it.
     pub fn arrived(&mut self, source: PeerName, frame: &Frame, now: Instant) -> Verdict {
+        let verdict = self.judge(source, frame);
+        if verdict == Verdict::Inject {
+            self.macs.learn(frame.source, source, now);
+        }
+        verdict
+    }
+
+    /// Learns from a frame of another host that the kernel delivers here.
+    pub fn passed(&mut self, source: PeerName, frame: &Frame, now: Instant) {
+        if self.judge(source, frame) == Verdict::Inject {
+            self.macs.see(frame.source, source, now);
+        }
+    }
+
+    fn judge(&self, source: PeerName, frame: &Frame) -> Verdict {
         if let Some(reason) = implausible(frame, source) {
             return Verdict::Drop(reason);
         }
@@ -121,7 +136,6 @@ impl Switch {
         if self.local.contains(&frame.source) {
             return Verdict::Drop(DropReason::SourceIsLocal);
         }
-        self.macs.learn(frame.source, source, now);
         Verdict::Inject
     }
 }
@@ -197,6 +211,8 @@ mod tests {
         switch.arrived(PEER, &frame(THEIRS, OURS), now);
         switch.set_table(self::switch(Carrier::Fastpath, &[]).table().clone());
         assert_eq!(switch.hand_over(PEER, now), [THEIRS].into());
+        assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Drop(DropReason::OnFastpath));
+        switch.passed(PEER, &frame(THEIRS, BROADCAST), now);
         assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Drop(DropReason::OnFastpath));
         switch.arrived(PEER, &frame(THEIRS, OURS), now);
         assert_eq!(switch.captured(&frame(OURS, THEIRS), now), Verdict::Forward(PEER));

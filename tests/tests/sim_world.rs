@@ -53,22 +53,11 @@ const ONCE_MIXED: &[(u64, &str)] = &[
     (80461, "the same, and one container got no address (I9)"),
     (80061, "one end of a lost fastpath stopped long before the other, whose frames were lost (I9)"),
     (
-        100_517,
-        "a router that heard late that others reach its lost neighbour flooded to it too (I7, which allows that)",
-    ),
-    (110_157, "a router started anew without its memory left its kernel sending to a former neighbour (I9)"),
-    (
         110_605,
         "what was relayed went to a new neighbour before anything carried there, or none ever did (I9)",
     ),
+    (200_950, "an address that the bridge never had from sleeve was sent to by sleeve and by VXLAN (I7)"),
     (120_485, "routes led to a neighbour that was just lost until they were made anew (I9)"),
-    (
-        130_005,
-        "a late frame of sleeve turned a bridge back, and the router took what came of it for copies (I9)",
-    ),
-    (130_677, "others sent through a link over which nothing was carried yet (I9)"),
-    (130_965, "the same (I9)"),
-    (130_413, "a flood came by the old tree and by the new one (I7, which allows that)"),
     (
         50181,
         "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",

@@ -152,7 +152,7 @@ impl Dataplane {
         if head.part.is_none_or(|part| part.offset == 0)
             && let Some(view) = Frame::parse(bytes)
         {
-            self.switch.arrived(source, &view, now);
+            self.switch.passed(source, &view, now);
         }
     }
 

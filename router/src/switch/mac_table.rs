@@ -22,7 +22,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 struct Entry {
     peer: PeerName,
     seen: Instant,
-    /// Sleeve has brought a frame since the kernel last took over what is behind the peer.
+    /// The bridge got a frame of it from sleeve since the kernel last took over what is behind the peer.
     fresh: bool,
 }
 
@@ -42,8 +42,8 @@ impl MacTable {
         self.entries.get(&mac).filter(|entry| now < entry.seen + AGE).map(|entry| entry.peer)
     }
 
-    /// Whether sleeve has brought a frame from this address since the kernel last took over what is behind its peer: then
-    /// the bridge believes that sleeve is the way.
+    /// Whether the bridge got a frame from this address by sleeve since the kernel last took over what is behind its peer:
+    /// then it believes that sleeve is the way.
     pub fn is_fresh(&self, mac: MacAddr) -> bool {
         self.entries.get(&mac).is_some_and(|entry| entry.fresh)
     }
@@ -54,12 +54,20 @@ impl MacTable {
         self.behind(peer, now).collect()
     }
 
-    /// A frame from this address came from that peer. The last sighting wins at once.
+    /// A frame from this address came from that peer, and the bridge gets it. The last sighting wins at once.
     pub fn learn(&mut self, mac: MacAddr, peer: PeerName, now: Instant) {
+        self.see(mac, peer, now);
+        if let Some(entry) = self.entries.get_mut(&mac) {
+            entry.fresh = true;
+        }
+    }
+
+    /// A frame from this address came from that peer, and the kernel brings it to the bridge.
+    pub fn see(&mut self, mac: MacAddr, peer: PeerName, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&mac)
             && entry.peer == peer
         {
-            (entry.seen, entry.fresh) = (now, true);
+            entry.seen = now;
             return;
         }
         if self.forget(mac) {
@@ -72,7 +80,7 @@ impl MacTable {
             return;
         }
         *held += 1;
-        self.entries.insert(mac, Entry { peer, seen: now, fresh: true });
+        self.entries.insert(mac, Entry { peer, seen: now, fresh: false });
     }
 
     /// The address is not behind any peer (any more); whether it was.
