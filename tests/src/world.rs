@@ -68,8 +68,8 @@ struct World {
     talks: u64,
     /// How often one frame may come to one host.
     most_copies: usize,
-    /// Once more while the way between two hosts is being changed (`Host::rearranged`).
-    may_rearrange: bool,
+    /// Once more so long after the way between two hosts was changed (`Host::rearranged`).
+    rearranging: Duration,
     /// Pieces of streams, datagrams and VXLAN packets that arrived.
     messages: u64,
     steps: u64,

@@ -56,7 +56,7 @@ const ONCE_MIXED: &[(u64, &str)] = &[
         110_605,
         "what was relayed went to a new neighbour before anything carried there, or none ever did (I9)",
     ),
-    (200_950, "an address that the bridge never had from sleeve was sent to by sleeve and by VXLAN (I7)"),
+    (200_950, "a flood came by sleeve and by VXLAN while a carrier was changed (I7, which allows that)"),
     (120_485, "routes led to a neighbour that was just lost until they were made anew (I9)"),
     (
         50181,

@@ -33,9 +33,6 @@ use super::workload::Talk;
 
 /// How long a frame is watched.
 const WATCHED: Duration = Duration::from_secs(20);
-/// How long after a change of neighbours or carriers a frame may come by the old way and the new one. Whoever
-/// loses a neighbour goes on flooding to it for two seconds, until all have heard that others must do that now.
-const REARRANGING: Duration = Duration::from_millis(2_500);
 /// Events that may wait, per host.
 const WAITING: usize = 20_000;
 
@@ -212,8 +209,8 @@ impl World {
         let Some(talk) = Talk::read(frame) else { return };
         let (now, mut most) = (self.now, self.most_copies);
         let from = self.containers[talk.from].host;
-        let two_ways = self.is_rearranged(from, host) || (talk.to.is_some() && self.is_former(from, host));
-        if self.may_rearrange && two_ways {
+        let former = talk.to.is_some() && self.is_bounded() && self.is_former(from, host);
+        if !self.rearranging.is_zero() && (former || self.is_rearranged(from, host)) {
             most += 1;
         }
         let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return };
@@ -232,7 +229,7 @@ impl World {
     /// closed, or frames would be lost, so what is flooded may come by both.
     fn is_rearranged(&self, from: HostId, to: HostId) -> bool {
         let at = |host: HostId, other| self.hosts[host].rearranged.get(&other);
-        [at(from, to), at(to, from)].into_iter().flatten().any(|at| self.now < *at + REARRANGING)
+        [at(from, to), at(to, from)].into_iter().flatten().any(|at| self.now < *at + self.rearranging)
     }
 
     /// Whether a kernel serves a former neighbour that others reach: what its VXLAN device has learned it sends there. A

@@ -25,6 +25,13 @@ const RECOVERY: Duration = Duration::from_secs(120);
 /// a frame may find several ways. More would be a loop.
 const LOOPS: usize = 8;
 
+/// How long after a change of neighbours or carriers a frame may come by the old way and the new one. Whoever
+/// loses a neighbour goes on flooding to it for two seconds, until all have heard that others must do that now.
+const REARRANGING: Duration = Duration::from_millis(2_500);
+/// The same where neighbours stay: on the way to fastpath the kernel floods to a peer a moment before the router stops,
+/// or frames would be lost; and the path is up to 40 ms long.
+const CHANGING: Duration = Duration::from_millis(200);
+
 /// One world of so many has the real curve under its handshakes; the others a stand-in that costs next to nothing.
 const REAL_CURVE: u64 = 16;
 
@@ -157,7 +164,7 @@ impl World {
             chatting: true,
             talks: 0,
             most_copies: LOOPS,
-            may_rearrange: false,
+            rearranging: Duration::ZERO,
             messages: 0,
             steps: 0,
             broken: None,
@@ -251,15 +258,19 @@ impl World {
         parts
     }
 
+    /// Whether routers have few neighbours, who come and go even when nothing is wrong.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.hosts[0].launch.limit.is_some()
+    }
+
     /// Suffers, then recovers; says how long the recovery took.
     fn live(&mut self) -> Result<Duration, String> {
         self.run_for(self.calm_at)?;
         self.calm();
         let recovered = self.recover(RECOVERY)?;
         // From here on nothing is wrong, so nothing may be lost, whatever carrier is changed for a better one.
-        // Where neighbours are bounded they are still exchanged for better ones, each with its change of carrier.
         self.most_copies = 1;
-        self.may_rearrange = self.hosts[0].launch.limit.is_some();
+        self.rearranging = if self.is_bounded() { REARRANGING } else { CHANGING };
         self.run_for(Duration::from_secs(15))?;
         match self.ask_around(Duration::from_secs(1))? {
             None => Ok(recovered),
