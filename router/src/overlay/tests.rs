@@ -2,6 +2,7 @@
 
 mod alone;
 mod faults;
+mod host;
 mod property;
 mod restart;
 mod switching;

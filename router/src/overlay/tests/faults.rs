@@ -1,6 +1,7 @@
 //! Paths that fail in every way: who notices, how soon, and that both ends agree.
 
-use super::world::{Did, MS, SECOND, World, address, config, name};
+use super::host::Did;
+use super::world::{MS, SECOND, World, address, config, name};
 use crate::dataplane::Carrier;
 use crate::overlay::*;
 

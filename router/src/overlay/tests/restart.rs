@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Did, MS, SECOND, World, address, config, name};
+use super::host::Did;
+use super::world::{MS, SECOND, World, address, config, name};
 use crate::dataplane::Carrier;
 use crate::overlay::*;
 

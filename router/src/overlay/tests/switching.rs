@@ -1,6 +1,7 @@
 //! Which carrier is chosen, why, and that a change does what it must in the order that loses nothing.
 
-use super::world::{Did, MS, SECOND, World, config, name};
+use super::host::Did;
+use super::world::{MS, SECOND, World, config, name};
 use crate::dataplane::Carrier;
 use crate::overlay::*;
 

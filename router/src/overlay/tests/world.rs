@@ -9,7 +9,7 @@
 //!  pings ──► the way each kernel's bridge has learned: VXLAN or sleeve; counted when they arrive
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_gossip::PeerName;
 
+use super::host::{Did, Host, Job};
 use crate::dataplane::{Carrier, Command, Event};
 use crate::overlay::*;
 
@@ -33,20 +34,6 @@ pub(super) struct Way {
     pub(super) mtu: usize,
 }
 
-/// One order a kernel carried out, for the tests that look at their sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Did {
-    Accept(PeerName, Option<Accept>),
-    Default(PeerName, bool),
-    Moved(PeerName, Stand),
-    Carrier(PeerName, Option<Carrier>),
-}
-
-enum Job {
-    Wish(KernelWish),
-    Move(PeerName, u64, Stand),
-}
-
 enum Due {
     Told(usize, usize, u64, Told),
     Far(usize, usize, Far),
@@ -54,26 +41,6 @@ enum Due {
     Kernel(usize, u64),
     Link(usize, usize, u64, bool),
     Ping(usize, usize, Stand, u64),
-}
-
-pub(super) struct Host {
-    pub(super) overlay: Overlay,
-    pub(super) config: Config,
-    kernel: BTreeMap<PeerName, RemoteWish>,
-    jobs: VecDeque<Job>,
-    life: u64,
-    pub(super) did: Vec<Did>,
-    /// Where the bridge sends frames for a peer's container.
-    port: BTreeMap<PeerName, Stand>,
-    /// What the data half was told.
-    carriers: BTreeMap<PeerName, Carrier>,
-    pub(super) running: bool,
-    pub(super) verified: u32,
-    /// How often sleeve was asked to measure its path.
-    pub(super) doubted: u32,
-    pub(super) kernel_dead: bool,
-    pub(super) ready: bool,
-    links: BTreeMap<PeerName, u64>,
 }
 
 pub(super) struct World {
@@ -548,58 +515,6 @@ impl World {
             format!("host{at} at {:?}: {entry:?} {:?}", self.now - self.start, overlay.counters())
         });
         ends.join("\n")
-    }
-}
-
-impl Host {
-    fn new(config: Config, memory: &[Remembered], now: Instant) -> Self {
-        Self {
-            overlay: Overlay::new(config.clone(), memory, now),
-            config,
-            kernel: BTreeMap::new(),
-            jobs: VecDeque::new(),
-            life: 0,
-            did: Vec::new(),
-            port: BTreeMap::new(),
-            carriers: BTreeMap::new(),
-            running: true,
-            verified: 0,
-            doubted: 0,
-            kernel_dead: false,
-            ready: true,
-            links: BTreeMap::new(),
-        }
-    }
-
-    fn carry_out(&mut self, wish: &KernelWish) {
-        for (peer, new) in &wish.remotes {
-            let old = self.kernel.get(peer);
-            if old.is_none_or(|old| old.accept != new.accept) {
-                self.did.push(Did::Accept(*peer, Some(new.accept)));
-            }
-            if old.is_some_and(|old| old.default) != new.default {
-                self.did.push(Did::Default(*peer, new.default));
-            }
-        }
-        for (peer, old) in self.kernel.iter().filter(|(peer, _)| !wish.remotes.contains_key(peer)) {
-            self.did.push(Did::Accept(*peer, None));
-            if old.default {
-                self.did.push(Did::Default(*peer, false));
-            }
-        }
-        self.kernel.clone_from(&wish.remotes);
-    }
-
-    fn table(&mut self) {
-        let neighbours = self.overlay.neighbours();
-        let carriers: BTreeMap<_, _> =
-            neighbours.filter_map(|(peer, neighbour)| Some((peer, neighbour.serving()?))).collect();
-        for peer in carriers.keys().chain(self.carriers.keys()).collect::<BTreeSet<_>>() {
-            if carriers.get(peer) != self.carriers.get(peer) {
-                self.did.push(Did::Carrier(*peer, carriers.get(peer).copied()));
-            }
-        }
-        self.carriers = carriers;
     }
 }
 
