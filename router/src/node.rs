@@ -145,6 +145,8 @@ pub struct Node {
     /// Whether the bridge stands, or why not; `None` before the first convergence.
     bridge: Option<Result<(), String>>,
     table_stale: bool,
+    /// It has said goodbye for good: whoever still dials it would keep entries of a peer that is gone.
+    left: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -216,6 +218,7 @@ impl Node {
             undecodable: 0,
             bridge: None,
             table_stale: true,
+            left: false,
             outputs: VecDeque::new(),
         };
         node.durability.change();
@@ -242,7 +245,7 @@ impl Node {
         local: Option<SocketAddr>,
         now: Instant,
     ) -> Option<ConnectionId> {
-        let connection = self.mesh.accept(remote, local, now);
+        let connection = (!self.left).then(|| self.mesh.accept(remote, local, now)).flatten();
         self.settle(now);
         connection
     }

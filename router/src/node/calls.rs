@@ -396,6 +396,7 @@ impl Node {
 
     fn leave(&mut self, call: CallId, now: Instant) {
         self.overlay.farewell(Goodbye::Leaving);
+        self.left = true;
         self.hold(Held::Leave(call), now);
     }
 

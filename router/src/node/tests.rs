@@ -316,3 +316,14 @@ fn attaching_again_answers_the_same_and_other_addresses_are_refused() {
 }
 
 mod pods;
+
+/// A peer that dials it again at once would have a session, and keep what it serves when that ends.
+#[test]
+fn a_router_that_has_left_takes_nobody_in_any_more() {
+    let mut bench = Bench::new();
+    let caller = "10.99.0.2:40000".parse().unwrap();
+    assert!(bench.node.accept(caller, None, bench.now).is_some());
+    bench.call(Request::Reset { force: true });
+    assert!(words(&bench.quiet()).contains(&"leave"));
+    assert_eq!(bench.node.accept(caller, None, bench.now), None);
+}
