@@ -32,7 +32,7 @@ pub mod sim;
 
 pub use event::{ChannelName, ConnectionId, DeliverKind, Input, Output};
 pub use identity::{Identity, Psk, Seed};
-pub use mesh::{ConnectionState, ConnectionView, Counters, Mesh, MeshConfig, PeerView};
+pub use mesh::{ConnectionState, ConnectionView, Counters, Mesh, MeshConfig, PeerView, Presence};
 pub use peer::{BootId, Incarnation, PeerName, PeerNameError};
 pub use routes::{Graph, Routes};
 pub use target::{DEFAULT_PORT, Target, TargetError};

@@ -30,7 +30,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 pub use config::{Counters, MeshConfig};
-pub use view::{ConnectionState, ConnectionView, PeerView};
+pub use view::{ConnectionState, ConnectionView, PeerView, Presence};
 
 use crate::channel::{Channels, Seen};
 use crate::dialer::{Dialer, Key, Room};

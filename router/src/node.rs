@@ -34,7 +34,7 @@ use std::time::Instant;
 use weft_api::{ApiError, Response};
 use weft_fastpath::BridgeName;
 use weft_gossip::{
-    ChannelName, ConnectionId, DeliverKind, Input, Mesh, MeshConfig, PeerName, PeerView, Seed,
+    ChannelName, ConnectionId, DeliverKind, Input, Mesh, MeshConfig, PeerName, Presence, Seed,
 };
 
 pub use output::{CallId, Inspection, KernelJob, KernelReport, Output};
@@ -502,22 +502,23 @@ impl Node {
             self.config.incarnation = incarnation;
             self.durability.change();
         }
-        for peer in self.mesh.peers() {
-            if self.nicknames.len() < NICKNAMES && self.nicknames.get(&peer.name) != Some(&peer.nickname) {
-                self.nicknames.insert(peer.name, peer.nickname);
+        for Presence { name, nickname, .. } in self.mesh.presences() {
+            let noted = self.nicknames.get(&name).is_some_and(|noted| noted == nickname);
+            if !noted && self.nicknames.len() < NICKNAMES {
+                self.nicknames.insert(name, nickname.to_owned());
                 self.durability.change();
             }
         }
-        let knowledge = |peer: PeerView| {
-            let incarnation = peer.incarnation.0;
-            let known =
-                ipam::PeerKnowledge { nickname: peer.nickname, reachable: peer.reachable, incarnation };
-            (peer.name, known)
-        };
         self.tell_overlay_who_is_there(now);
         self.see_who_is_cut_off(now);
-        let peers = self.mesh.peers().map(knowledge).collect();
-        if let Some(ipam) = &mut self.ipam {
+        // Most of what changes in the mesh are links, and the allocator does not ask for those.
+        if let Some(ipam) = self.ipam.as_mut().filter(|ipam| !ipam.knows(self.mesh.presences())) {
+            let knowledge = |peer: Presence<'_>| ipam::PeerKnowledge {
+                nickname: peer.nickname.to_owned(),
+                reachable: peer.reachable,
+                incarnation: peer.incarnation.0,
+            };
+            let peers = self.mesh.presences().map(|peer| (peer.name, knowledge(peer))).collect();
             ipam.handle_peers(peers, now);
         }
     }
@@ -525,8 +526,8 @@ impl Node {
     /// A lost neighbour that is reached through others, or not known to the mesh at all, is not kept for long.
     fn tell_overlay_who_is_there(&mut self, now: Instant) {
         if self.overlay.held().next().is_some() {
-            let known = self.mesh.peers().map(|peer| (peer.name, peer.reachable)).collect();
-            self.overlay.handle_mesh(&known, now);
+            let Self { overlay, mesh, .. } = self;
+            overlay.handle_mesh(|peer| mesh.reaches(peer), now);
         }
     }
 

@@ -231,9 +231,9 @@ impl Overlay {
 
     /// Who is known to the mesh, and whether there is a way to them: for peers without a session of ours
     /// that way leads through others.
-    pub fn handle_mesh(&mut self, known: &BTreeMap<PeerName, bool>, now: Instant) {
+    pub fn handle_mesh(&mut self, known: impl Fn(PeerName) -> Option<bool>, now: Instant) {
         for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_held()) {
-            neighbour.rumour(known.get(peer).copied(), &self.here, &mut self.orders, now);
+            neighbour.rumour(known(*peer), &self.here, &mut self.orders, now);
             self.alarms.set(*peer, neighbour.deadline());
         }
     }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 
 use agenda::{Agenda, Event, HostId, Life};
+use bridge::Exit;
 use host::Host;
 use network::Network;
 use reference::Reference;
@@ -79,6 +80,8 @@ struct World {
     verbose: bool,
     /// Datagrams of one drain, kept for its memory.
     sent: Vec<(SocketAddr, Vec<u8>)>,
+    /// Where one frame leaves a bridge, kept for its memory.
+    exits: Vec<Exit>,
 }
 
 impl World {

@@ -4,6 +4,8 @@
 //!   A lost link is said at once. One more link to somebody who is in reach already can wait, the longer the more
 //!   neighbours there are: else a thousand that come within seconds are announced a thousand times by each. A link
 //!   to a stranger waits just so long as the news that it is in reach may take, which is seldom far behind.
+//! - Where neighbours are limited others send through our links, so one more has to wait until what carries frames
+//!   over it has had the time to come up.
 //! - A new session with a stranger compares hashes, then stamps, then passes only the entries that differ.
 //!   (Whoever was in reach heard what we heard; were something missed, the next comparison finds it.)
 //! - What was learned so from a stranger is announced by its stamp alone (`Have`), down the tree of who learned it,
@@ -44,6 +46,9 @@ const RAISE: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// That a peer is in reach is heard within this time, or there is no other way to it.
 const RUMOUR: Duration = Duration::from_millis(400);
+/// With limited neighbours a link to somebody who is in reach already is not said for so long: others would send through
+/// it before anything carries frames there. That takes three round trips, and longer where something is lost.
+const SETTLING: Duration = Duration::from_millis(500);
 /// By then everybody has heard of whom we met.
 const FAMILIAR: Duration = Duration::from_millis(600);
 /// A record of an earlier version than this is so young that the far ends of its links may not have told of them.
@@ -79,6 +84,8 @@ pub(super) struct Gossip {
     spread: Pace,
     /// Neighbours that our record does not tell of yet, and when we met them.
     unsaid: BTreeMap<PeerName, Instant>,
+    /// Those of them that were in reach already, until when we keep it so.
+    settling: BTreeMap<PeerName, Instant>,
     /// Neighbours that no way seemed to lead to when we met, until when it should show whether one does.
     strangers: BTreeMap<PeerName, Instant>,
     raise: Pace,
@@ -101,6 +108,7 @@ impl Gossip {
             news: BTreeMap::new(),
             spread: Pace::new(BURST),
             unsaid: BTreeMap::new(),
+            settling: BTreeMap::new(),
             strangers: BTreeMap::new(),
             raise: Pace::new(RAISE),
             outdone_by: None,
@@ -116,7 +124,7 @@ impl Gossip {
     pub(super) fn due(&self) -> Option<Instant> {
         let paced =
             [self.publish.due(), self.states.due(), self.spread.due(), self.raise.due(), self.greet_at];
-        let doubts = self.strangers.values().min().copied();
+        let doubts = self.strangers.values().chain(self.settling.values()).min().copied();
         paced.into_iter().flatten().chain(doubts).chain([self.repair_at]).min()
     }
 
@@ -152,10 +160,14 @@ impl Mesh {
             self.learned(self.me, News { from: None, learner: self.me });
         }
         self.look_at_strangers(now);
+        self.look_at_settling(now);
         if self.gossip.publish.take(now) {
-            let links = self.neighbours.keys().copied().collect();
-            let unsaid = std::mem::take(&mut self.gossip.unsaid);
-            let recent = |name| unsaid.get(&name).is_some_and(|met| *met + FAMILIAR > now);
+            let Gossip { unsaid, settling, .. } = &mut self.gossip;
+            let links = self.neighbours.keys().copied().filter(|peer| !settling.contains_key(peer)).collect();
+            let (kept, told): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(unsaid).into_iter().partition(|(peer, _)| settling.contains_key(peer));
+            *unsaid = kept;
+            let recent = |name| told.get(&name).is_some_and(|met| *met + FAMILIAR > now);
             if let Some(change) = self.topology.publish(&links, &self.endpoints(), recent) {
                 self.reroute.want_apart(self.reroute_patience());
                 let neighbours: Vec<_> = self.neighbours.keys().copied().collect();
@@ -191,12 +203,31 @@ impl Mesh {
     /// not come is this link a bridge that all should hear of soon.
     pub(super) fn met(&mut self, peer: PeerName, known: bool, now: Instant) {
         self.reroute.want_apart(if known { self.reroute_patience() } else { BURST });
-        self.gossip.publish.want_apart(self.patience());
         self.gossip.unsaid.insert(peer, now);
+        if known && self.connection_limit.is_some() {
+            self.gossip.settling.insert(peer, now + SETTLING);
+            return;
+        }
+        self.gossip.publish.want_apart(self.patience());
         if !known && self.patience() <= BURST {
             self.gossip.publish.want();
         } else if !known {
             self.gossip.strangers.insert(peer, now + RUMOUR.min(self.patience()));
+        }
+    }
+
+    /// A neighbour is none any more.
+    pub(super) fn parted(&mut self, peer: PeerName) {
+        self.gossip.settling.remove(&peer);
+        self.gossip.publish.want();
+        self.reroute.want();
+    }
+
+    fn look_at_settling(&mut self, now: Instant) {
+        let waiting = self.gossip.settling.len();
+        self.gossip.settling.retain(|_, until| *until > now);
+        if self.gossip.settling.len() < waiting {
+            self.gossip.publish.want_apart(self.patience());
         }
     }
 

@@ -300,11 +300,6 @@ impl Mesh {
         self.outputs.extend(told.into_iter().map(|bytes| Output::Told { peer, bytes }));
     }
 
-    fn links_changed(&mut self) {
-        self.gossip.publish.want();
-        self.reroute.want();
-    }
-
     /// Ends a connection in whatever phase it is; what depends on it follows.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: &str, now: Instant) {
         let Some(link) = self.links.remove(&connection) else { return };
@@ -335,7 +330,7 @@ impl Mesh {
         self.neighbours.remove(&peer);
         self.outputs.push_back(Output::Lost { peer, reason: reason.to_owned() });
         self.dialer.peer_down(peer, &mut self.rng, now);
-        self.links_changed();
+        self.parted(peer);
         self.judge_held(peer, now);
     }
 

@@ -37,6 +37,19 @@ pub struct PeerView {
     pub endpoints: Vec<SocketAddr>,
 }
 
+/// Whether another router is there: what is asked for often, with nothing copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence<'a> {
+    /// Its name.
+    pub name: PeerName,
+    /// The name people read.
+    pub nickname: &'a str,
+    /// Which of its lives this is.
+    pub incarnation: Incarnation,
+    /// Whether a way leads to it now.
+    pub reachable: bool,
+}
+
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
@@ -94,6 +107,21 @@ impl Mesh {
                 endpoints: record.endpoints.clone(),
             }
         })
+    }
+
+    /// All other routers that are known, by name, and whether they are in reach.
+    pub fn presences(&self) -> impl Iterator<Item = Presence<'_>> {
+        self.topology.others().map(|record| Presence {
+            name: record.name,
+            nickname: &record.nickname,
+            incarnation: record.incarnation,
+            reachable: self.routes.hops(record.name).is_some(),
+        })
+    }
+
+    /// Whether a peer is in reach; none if it is not known.
+    pub fn reaches(&self, peer: PeerName) -> Option<bool> {
+        self.topology.record(peer).map(|_| self.routes.hops(peer).is_some())
     }
 
     /// All live sessions, and all that is being dialled or waits to be dialled.

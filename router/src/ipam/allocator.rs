@@ -20,7 +20,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use weft_gossip::PeerName;
+use weft_gossip::{Incarnation, PeerName, Presence};
 
 use self::{gossip::Repairs, seeding::Election};
 use super::{
@@ -273,6 +273,18 @@ impl Allocator {
     pub fn handle_unicast(&mut self, source: PeerName, bytes: &[u8], now: Instant) {
         self.receive(source, bytes, true, now);
         self.settle(now);
+    }
+
+    /// Whether these are the peers as last told, and telling them again would change nothing.
+    pub fn knows<'a>(&'a self, peers: impl Iterator<Item = Presence<'a>>) -> bool {
+        let known = self.peers.iter().map(|(name, known)| Presence {
+            name: *name,
+            nickname: &known.nickname,
+            incarnation: Incarnation(known.incarnation),
+            reachable: known.reachable,
+        });
+        // Before the first division it counts who has a say in it, which changes with what peers say of themselves.
+        self.cluster.is_some() && known.eq(peers)
     }
 
     /// Takes the mesh's view of all other peers; to be called whenever it changes.

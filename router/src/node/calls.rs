@@ -244,7 +244,7 @@ impl Node {
             Ok(peer) => peer,
             Err(error) => return self.reply(call, Err(error), now),
         };
-        let reachable = self.mesh.peers().any(|view| view.name == peer && view.reachable);
+        let reachable = self.mesh.reaches(peer) == Some(true);
         if reachable && !force {
             let text = format!("{name} is reachable: stop it first, or use --force");
             return self.reply(call, Err(ApiError::failed(text)), now);
@@ -265,7 +265,7 @@ impl Node {
             return Err(ApiError::failed(text));
         }
         let owners = self.ipam.iter().flat_map(|ipam| ipam.status().owners).map(|(peer, _)| peer);
-        let known: BTreeSet<PeerName> = self.mesh.peers().map(|peer| peer.name).chain(owners).collect();
+        let known: BTreeSet<PeerName> = self.mesh.presences().map(|peer| peer.name).chain(owners).collect();
         let called = |peer: &&PeerName| self.nicknames.get(peer).is_some_and(|nickname| nickname == name);
         let named: Vec<PeerName> = known.iter().filter(called).copied().collect();
         match named.as_slice() {
@@ -273,7 +273,7 @@ impl Node {
             [] => {}
             [_, _, ..] => {
                 // A host that was set up anew has its old name's place taken: the dead one is meant.
-                let reachable = |name: PeerName| self.mesh.peers().any(|p| p.name == name && p.reachable);
+                let reachable = |name: PeerName| self.mesh.reaches(name) == Some(true);
                 let mut dead = named.iter().filter(|name| !reachable(**name));
                 if let (Some(peer), None) = (dead.next(), dead.next()) {
                     return Ok(*peer);
@@ -346,7 +346,8 @@ impl Node {
             return self.found(Found { call, id, within, addresses }, now);
         }
         let barred = self.overlay.barred();
-        let peers = self.mesh.peers().filter(|p| p.reachable && !barred.contains(&p.name)).map(|p| p.name);
+        let peers =
+            self.mesh.presences().filter(|p| p.reachable && !barred.contains(&p.name)).map(|p| p.name);
         let peers: BTreeSet<PeerName> = peers.collect();
         match self.lookups.begin(call, id.clone(), within, peers.clone(), now) {
             Some(ticket) => {

@@ -419,7 +419,7 @@ impl Node {
 
     /// Notes since when no peer can be reached. Who never had one is alone by design, and so is who removed them all.
     pub(super) fn see_who_is_cut_off(&mut self, now: Instant) {
-        let mut others = self.mesh.peers().filter(|peer| peer.name != self.config.me).peekable();
+        let mut others = self.mesh.presences().filter(|peer| peer.name != self.config.me).peekable();
         let cut_off = others.peek().is_some() && !others.any(|peer| peer.reachable);
         self.cni.cut_off = cut_off.then(|| self.cni.cut_off.unwrap_or(now));
     }

@@ -160,7 +160,7 @@ impl Node {
     }
 
     fn owner(&self, name: PeerName, addresses: u64) -> Owner {
-        let reachable = name == self.config.me || self.mesh.peers().any(|v| v.name == name && v.reachable);
+        let reachable = name == self.config.me || self.mesh.reaches(name) == Some(true);
         Owner { peer: name.to_string(), nickname: self.nickname(name), addresses, reachable }
     }
 

@@ -64,30 +64,38 @@ pub(super) struct Bridge {
 
 impl Bridge {
     /// A frame comes in by a port: where does it leave?
-    pub(super) fn forward(&mut self, from: Port, frame: &[u8], now: Duration) -> Vec<Exit> {
-        let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return Vec::new() };
+    pub(super) fn forward(&mut self, from: Port, frame: &[u8], now: Duration, exits: &mut Vec<Exit>) {
+        let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };
         if from != Port::Host && !source.is_multicast() {
             self.fdb.insert(source, (from, now));
         }
         if to == self.mac || to == self.device {
-            return vec![Exit::Host];
+            return exits.push(Exit::Host);
         }
         if !to.is_multicast() {
-            if self.remotes.values().any(|remote| remote.mac == to) {
-                return self.leave(from, Port::Vxlan, to, now);
+            if self.permanent(to).is_some() {
+                return self.leave(from, Port::Vxlan, to, now, exits);
             }
             let known = self.fdb.get(&to).filter(|(_, seen)| now < *seen + AGE).map(|(port, _)| *port);
             if let Some(port) = known.filter(|port| self.stands(*port)) {
-                return self.leave(from, port, to, now);
+                return self.leave(from, port, to, now, exits);
             }
         }
-        let containers: Vec<Port> = self.ports.keys().map(|at| Port::Container(*at)).collect();
-        let all = containers.into_iter().chain([Port::Sleeve, Port::Vxlan]).filter(|port| *port != from);
-        let mut exits: Vec<Exit> = all.flat_map(|port| self.leave(from, port, to, now)).collect();
+        let containers = self.ports.keys().map(|at| Port::Container(*at));
+        for port in containers.chain([Port::Sleeve, Port::Vxlan]).filter(|port| *port != from) {
+            self.leave(from, port, to, now, exits);
+        }
         if to.is_multicast() && from != Port::Host {
             exits.push(Exit::Host);
         }
-        exits
+    }
+
+    /// Whose VXLAN device this is the address of, if the device has an entry for it.
+    fn permanent(&self, mac: MacAddr) -> Option<HostId> {
+        // Containers' addresses are of another kind (`MacAddr::vxlan_of`): no need to look for those.
+        let device = mac.octets()[0] == self.device.octets()[0];
+        let mut remotes = self.remotes.iter().filter(|_| device);
+        remotes.find(|(_, remote)| remote.mac == mac).map(|(host, _)| *host)
     }
 
     /// A packet came in from a host: whether the filter and the device let its frame in.
@@ -97,11 +105,9 @@ impl Bridge {
         if !self.has_vxlan || accept < least {
             return false;
         }
-        if let Some(source) = address(frame, 6).filter(|source| !source.is_multicast()) {
-            let permanent = self.remotes.values().any(|remote| remote.mac == source);
-            if !permanent {
-                self.behind.insert(source, (from, now));
-            }
+        let learned = |source: &MacAddr| !source.is_multicast() && self.permanent(*source).is_none();
+        if let Some(source) = address(frame, 6).filter(learned) {
+            self.behind.insert(source, (from, now));
         }
         true
     }
@@ -115,30 +121,28 @@ impl Bridge {
         }
     }
 
-    fn leave(&self, from: Port, port: Port, to: MacAddr, now: Duration) -> Vec<Exit> {
+    fn leave(&self, from: Port, port: Port, to: MacAddr, now: Duration, exits: &mut Vec<Exit>) {
         let isolated = |port| matches!(port, Port::Sleeve | Port::Vxlan);
         let back = port == from && !matches!(port, Port::Container(_));
         if back || !self.stands(port) || (isolated(port) && isolated(from)) {
-            return Vec::new();
+            return;
         }
         match port {
-            Port::Container(at) => vec![Exit::Container(at)],
-            Port::Sleeve => vec![Exit::Capture],
-            Port::Host => vec![Exit::Host],
-            Port::Vxlan => self.tunnel(to, now),
+            Port::Container(at) => exits.push(Exit::Container(at)),
+            Port::Sleeve => exits.push(Exit::Capture),
+            Port::Host => exits.push(Exit::Host),
+            Port::Vxlan => self.tunnel(to, now, exits),
         }
     }
 
     /// Where the VXLAN device sends a frame.
-    fn tunnel(&self, to: MacAddr, now: Duration) -> Vec<Exit> {
-        if let Some((host, _)) = self.remotes.iter().find(|(_, remote)| remote.mac == to) {
-            return vec![Exit::Remote(*host)];
-        }
-        if let Some((host, _)) = self.behind.get(&to).filter(|(_, seen)| now < *seen + AGE) {
-            return vec![Exit::Remote(*host)];
+    fn tunnel(&self, to: MacAddr, now: Duration, exits: &mut Vec<Exit>) {
+        let learned = || self.behind.get(&to).filter(|(_, seen)| now < *seen + AGE).map(|(host, _)| *host);
+        if let Some(host) = self.permanent(to).or_else(learned) {
+            return exits.push(Exit::Remote(host));
         }
         let defaults = self.remotes.iter().filter(|(_, remote)| remote.default);
-        defaults.map(|(host, _)| Exit::Remote(*host)).collect()
+        exits.extend(defaults.map(|(host, _)| Exit::Remote(*host)));
     }
 
     /// Moves everything behind a host from the VXLAN device to the sleeve port; says what that was.

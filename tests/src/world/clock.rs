@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+const MILLION: u64 = 1_000_000;
+
 /// The clock of one host.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
@@ -21,21 +23,22 @@ impl Clock {
 
     /// What the clock shows at a moment of the world.
     pub(super) fn at(&self, moment: Duration) -> Instant {
-        self.zero + moment + Duration::from_nanos(self.gain(moment.as_nanos()))
-    }
-
-    fn gain(&self, nanos: u128) -> u64 {
-        u64::try_from(nanos * u128::from(self.fast) / 1_000_000).unwrap_or(u64::MAX)
+        let gain = nanos(moment) * u64::from(self.fast) / MILLION;
+        self.zero + moment + Duration::from_nanos(gain)
     }
 
     /// The first moment of the world at which the clock shows this, or more.
     pub(super) fn moment(&self, shown: Instant) -> Duration {
-        let local = shown.saturating_duration_since(self.zero).as_nanos();
-        let world = local * 1_000_000 / (1_000_000 + u128::from(self.fast));
-        let mut moment = Duration::from_nanos(u64::try_from(world).unwrap_or(u64::MAX));
+        let local = nanos(shown.saturating_duration_since(self.zero));
+        let mut moment = Duration::from_nanos(local * MILLION / (MILLION + u64::from(self.fast)));
         while self.at(moment) < shown {
             moment += Duration::from_nanos(1);
         }
         moment
     }
+}
+
+/// So many nanoseconds, and never more than can be multiplied by a million: five hours.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / MILLION)
 }

@@ -41,10 +41,19 @@ const WAITING: usize = 20_000;
 struct Flight {
     talk: Talk,
     sent: Duration,
-    /// The hosts it came to, with how often: the question's way and the answer's.
-    came: BTreeMap<(HostId, bool), Vec<(Port, Duration)>>,
+    /// The hosts it came to, once for each time: the question's way and the answer's.
+    came: Vec<Passage>,
     heard: bool,
     answered: bool,
+}
+
+/// A frame came to a host.
+#[derive(Clone, Copy, Debug)]
+struct Passage {
+    host: HostId,
+    question: bool,
+    port: Port,
+    at: Duration,
 }
 
 /// What the world believes.
@@ -63,7 +72,7 @@ pub(super) struct Reference {
 
 impl Reference {
     pub(super) fn sent(&mut self, talk: Talk, now: Duration) {
-        let flight = Flight { talk, sent: now, came: BTreeMap::new(), heard: false, answered: false };
+        let flight = Flight { talk, sent: now, came: Vec::new(), heard: false, answered: false };
         self.flights.insert(talk.number, flight);
         while let Some(oldest) = self.flights.first_entry()
             && oldest.get().sent + WATCHED < now
@@ -214,12 +223,15 @@ impl World {
             most += 1;
         }
         let Some(flight) = self.reference.flights.get_mut(&talk.number) else { return };
-        let came = flight.came.entry((host, talk.question)).or_default();
-        came.push((port, now));
-        if came.len() > 1 {
+        flight.came.push(Passage { host, question: talk.question, port, at: now });
+        let here = |passage: &&Passage| passage.host == host && passage.question == talk.question;
+        let times = flight.came.iter().filter(here).count();
+        if times > 1 {
             self.reference.doubled += 1;
         }
-        if came.len() > most {
+        if times > most {
+            let came: Vec<_> =
+                flight.came.iter().filter(here).map(|passage| (passage.port, passage.at)).collect();
             let text = format!("frame {talk:?} came to host{host} again: {came:?} (I7)");
             self.break_off(text);
         }

@@ -171,6 +171,7 @@ impl World {
             journal: VecDeque::new(),
             verbose: shape.verbose,
             sent: Vec::new(),
+            exits: Vec::new(),
             rng,
         };
         world.settle_hosts(&launch, shape.lying_disks);

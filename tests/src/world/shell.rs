@@ -457,8 +457,9 @@ impl World {
     /// A frame comes into a host's bridge.
     pub(super) fn bridge_in(&mut self, host: HostId, port: Port, frame: &[u8]) {
         let life = self.hosts[host].life(host);
-        let exits = self.hosts[host].kernel.bridge.forward(port, frame, self.now);
-        for exit in exits {
+        let mut exits = std::mem::take(&mut self.exits);
+        self.hosts[host].kernel.bridge.forward(port, frame, self.now, &mut exits);
+        for exit in exits.drain(..) {
             match exit {
                 Exit::Container(container) => self.receive(host, container, frame),
                 Exit::Capture => {
@@ -474,6 +475,7 @@ impl World {
                 }
             }
         }
+        self.exits = exits;
     }
 
     fn tunnel(&mut self, from: HostId, to: HostId, frame: &[u8]) {

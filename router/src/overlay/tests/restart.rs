@@ -67,7 +67,7 @@ fn removing_a_held_peer_clears_the_kernel_at_once() {
 fn a_held_peer_that_is_reached_through_others_is_given_up_after_a_quarter_of_a_minute() {
     let mut world = World::pair();
     (world.relays, _) = (true, world.disconnect(0, 1));
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(10 * SECOND);
     assert!(world.remote(0, 1).is_some());
     world.run(7 * SECOND);
@@ -79,7 +79,7 @@ fn a_held_peer_that_is_reached_through_others_is_given_up_after_a_quarter_of_a_m
 fn a_held_peer_that_does_not_answer_through_others_is_held_on() {
     let mut world = World::pair();
     world.disconnect(0, 1);
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(MINUTE);
     assert_eq!(world.remote(0, 1).unwrap().accept, Accept::Frames);
     world.relays = true;
@@ -93,16 +93,16 @@ fn a_held_peer_that_is_reached_through_others_gets_floods_only_by_them_once_all_
     let mut world = World::pair();
     world.disconnect(0, 1);
     let flooded = |world: &World| world.remote(0, 1).map(|remote| (remote.accept, remote.default));
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(1900 * MS);
     assert_eq!(flooded(&world), Some((Accept::Frames, true)), "those between have to hear of it first");
     world.run(200 * MS);
     assert_eq!(flooded(&world), Some((Accept::Frames, false)));
     assert_eq!(world.run_pinging(0, 1, 10 * MS, SECOND), (0, 0));
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), false)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(false), now));
     world.run(10 * MS);
     assert_eq!(flooded(&world), Some((Accept::Frames, true)), "nobody brings it anything any more");
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(3 * SECOND);
     assert_eq!(flooded(&world), Some((Accept::Frames, false)));
     world.connect(0, 1);
@@ -117,7 +117,7 @@ fn both_ends_part_without_a_lost_packet_though_one_has_not_heard_that_others_rea
         let mut world = World::pair();
         (world.relays, _) = (true, world.disconnect(0, 1));
         let other = name(1 - heard_by);
-        world.with(heard_by, |overlay, now| overlay.handle_mesh(&[(other, true)].into(), now));
+        world.with(heard_by, |overlay, now| overlay.handle_mesh(|peer| (peer == other).then_some(true), now));
         assert_eq!(world.run_pinging(0, 1, 10 * MS, 20 * SECOND), (0, 0));
         assert_eq!((world.remote(0, 1), world.remote(1, 0)), (None, None));
     }
@@ -128,7 +128,7 @@ fn whoever_has_forgotten_a_peer_lets_it_part() {
     let mut world = World::pair();
     (world.relays, _) = (true, world.kill(1));
     world.start(1, config(1), &[]);
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(17 * SECOND);
     assert_eq!(world.remote(0, 1), None);
 }
@@ -145,7 +145,7 @@ fn whoever_has_a_session_does_not_part_for_what_was_said_before_it() {
 fn a_peer_that_parts_and_comes_back_at_once_is_a_neighbour_like_any_other() {
     let mut world = World::pair();
     (world.relays, _) = (true, world.disconnect(0, 1));
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(15 * SECOND + 100 * MS);
     assert_eq!(
         world.remote(0, 1).map(|remote| (remote.accept, remote.default)),
@@ -161,7 +161,7 @@ fn a_peer_that_parts_and_comes_back_at_once_is_a_neighbour_like_any_other() {
 fn sessions_that_the_other_end_refuses_do_not_put_off_that_a_held_peer_is_given_up() {
     let mut world = World::pair();
     (world.relays, _) = (true, world.disconnect(0, 1));
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     for session in 100..103 {
         world.run(4 * SECOND);
         let remote = SocketAddr::new(address(1), 40_000);
@@ -185,7 +185,7 @@ fn a_host_without_sleeve_goes_on_flooding_to_a_held_peer_because_nobody_else_can
     world.run(10 * SECOND);
     assert!(world.remote(0, 1).unwrap().default);
     world.disconnect(0, 1);
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), true)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(true), now));
     world.run(10 * SECOND);
     assert!(world.remote(0, 1).unwrap().default);
 }
@@ -240,7 +240,7 @@ fn memory_of_a_peer_that_the_mesh_knows_is_held_like_any_lost_peer() {
     let memory = world.kill(0);
     let config = world.hosts[0].config.clone();
     world.start(0, config, &memory);
-    world.with(0, |overlay, now| overlay.handle_mesh(&[(name(1), false)].into(), now));
+    world.with(0, |overlay, now| overlay.handle_mesh(|peer| (peer == name(1)).then_some(false), now));
     world.run(9 * MINUTE);
     assert!(world.remote(0, 1).unwrap().default);
     world.run(MINUTE + SECOND);
