@@ -14,6 +14,9 @@ use crate::target::Target;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// So many bytes may leave a connection before the mesh hears of it: a report for each message would double the work.
+pub const UNREPORTED: usize = 32 << 10;
+
 /// What the shell tells the mesh. News about a connection the mesh has closed is ignored.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the sentence of each variant names its fields")]
@@ -26,7 +29,7 @@ pub enum Input {
     Received { connection: ConnectionId, bytes: Vec<u8> },
     /// The connection ended, by the far side or by an error.
     Closed { connection: ConnectionId, error: Option<String> },
-    /// Bytes left; this many are still waiting in the shell.
+    /// Bytes left; this many are still waiting in the shell. Wanted once [`UNREPORTED`] have left since it was said last.
     Writable { connection: ConnectionId, queued: usize },
 }
 

@@ -30,7 +30,7 @@ pub mod io;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use event::{ChannelName, ConnectionId, DeliverKind, Input, Output};
+pub use event::{ChannelName, ConnectionId, DeliverKind, Input, Output, UNREPORTED};
 pub use identity::{Identity, Psk, Seed};
 pub use mesh::{ConnectionState, ConnectionView, Counters, Mesh, MeshConfig, PeerView, Presence};
 pub use peer::{BootId, Incarnation, PeerName, PeerNameError};

@@ -454,7 +454,8 @@ impl Node {
                 self.outputs.push_back(Output::Kernel(job));
             }
             overlay::Output::Probe { mac, bytes } => self.outputs.push_back(Output::Probe { mac, bytes }),
-            overlay::Output::Remember => self.durability.change(),
+            // Who is not remembered loses what a kernel would have carried while this router does not run.
+            overlay::Output::Remember => self.durability.note(now),
         }
     }
 
@@ -506,7 +507,7 @@ impl Node {
             let noted = self.nicknames.get(&name).is_some_and(|noted| noted == nickname);
             if !noted && self.nicknames.len() < NICKNAMES {
                 self.nicknames.insert(name, nickname.to_owned());
-                self.durability.change();
+                self.durability.note(now);
             }
         }
         self.tell_overlay_who_is_there(now);

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::transport::Report;
-use crate::event::{ConnectionId, Input};
+use crate::event::{ConnectionId, Input, UNREPORTED};
 use crate::target::Target;
 
 /// A dial is over by then, name look-up included.
@@ -103,6 +103,7 @@ async fn pump(
     queued: Arc<AtomicUsize>,
     reports: Sender<Report>,
 ) {
+    let mut unreported = 0;
     while let Some(mut bytes) = queue.recv().await {
         while bytes.len() < WRITE_SIZE {
             match queue.try_recv() {
@@ -116,8 +117,12 @@ async fn pump(
             return;
         }
         queued.fetch_sub(bytes.len(), Ordering::Relaxed);
-        if reports.send(Report::Written { connection }).await.is_err() {
-            return;
+        unreported += bytes.len();
+        if unreported >= UNREPORTED {
+            unreported = 0;
+            if reports.send(Report::Written { connection }).await.is_err() {
+                return;
+            }
         }
     }
     let _ = half.shutdown().await;

@@ -20,7 +20,8 @@ pub(super) const HALF_OPEN_LIMIT: usize = 128;
 pub(super) const HALF_OPEN_PER_SOURCE: usize = 16;
 /// With more than this waiting to be written a neighbour is slow: it gets no more deltas…
 const SLOW_AT: usize = 1 << 20;
-/// …until less than this is waiting, and then the state.
+/// …until less than this is waiting, and then the state. (More than the shell keeps to itself:
+/// [`UNREPORTED`](crate::event::UNREPORTED).)
 const DRAINED_AT: usize = 64 << 10;
 /// With more than this waiting nothing is routed through it.
 const FULL_AT: usize = 8 << 20;

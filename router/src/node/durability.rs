@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// How long after a failed write the next is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a change that nobody waits for may stay unwritten.
-const SOON: Duration = Duration::from_millis(200);
+/// How long a change that nobody waits for may stay unwritten: while a mesh comes up there are several a second.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The gate; `T` is what can be held.
 #[derive(Debug)]

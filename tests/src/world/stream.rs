@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use weft_gossip::{ConnectionId, Input, Target};
+use weft_gossip::{ConnectionId, Input, Target, UNREPORTED};
 
 use super::World;
 use super::agenda::{Event, HostId, Life};
@@ -37,8 +37,8 @@ struct End {
     waiting: usize,
     /// Nothing arrives before what was sent earlier.
     latest: Duration,
-    /// The far end is to hear that bytes left.
-    told: bool,
+    /// Bytes that have left the far end since it last heard of that.
+    unreported: usize,
 }
 
 /// One TCP connection: end 0 dialled, end 1 is dialled.
@@ -105,7 +105,7 @@ impl World {
             inbound: VecDeque::new(),
             waiting: 0,
             latest: Duration::ZERO,
-            told: false,
+            unreported: 0,
         };
         let port = 32_768 + u16::try_from(id % 28_000).unwrap_or(0);
         let ends = [end(life.host, Some((life, connection))), end(to, None)];
@@ -152,15 +152,18 @@ impl World {
 
     pub(super) fn send_bytes(&mut self, host: HostId, connection: ConnectionId, bytes: Vec<u8>) {
         if let Some((wire, end)) = self.streams.by_owner.get(&(host, connection)).copied() {
+            let length = bytes.len();
             self.put_parcel(wire, 1 - end, Parcel::Bytes(bytes));
-            self.tell_writable(wire, 1 - end);
+            self.left(wire, 1 - end, length);
         }
     }
 
-    /// Has the sender of what goes to this end hear how much still waits.
-    fn tell_writable(&mut self, id: u64, end: usize) {
+    /// Has the sender of what goes to this end hear how much still waits, once enough has left.
+    fn left(&mut self, id: u64, end: usize, length: usize) {
         let Some(wire) = self.streams.wires.get_mut(&id) else { return };
-        if !std::mem::replace(&mut wire.ends[end].told, true) {
+        wire.ends[end].unreported += length;
+        if wire.ends[end].unreported >= UNREPORTED {
+            wire.ends[end].unreported = 0;
             self.agenda.put(self.now + Duration::from_micros(20), Event::Writable(id, end));
         }
     }
@@ -171,7 +174,6 @@ impl World {
             return;
         }
         let Some(wire) = self.streams.wires.get_mut(&id) else { return };
-        wire.ends[end].told = false;
         let queued = wire.ends[end].waiting.saturating_sub(SEND_BUFFER);
         if let Some((life, connection)) = wire.ends[1 - end].owner {
             self.transport(life, Input::Writable { connection, queued });
@@ -266,11 +268,12 @@ impl World {
             let Some((_, parcel)) = wire.ends[end].inbound.pop_front() else { return };
             match parcel {
                 Parcel::Bytes(bytes) => {
-                    wire.ends[end].waiting -= bytes.len();
-                    let more = wire.ends[end].waiting + bytes.len() > SEND_BUFFER;
+                    let length = bytes.len();
+                    wire.ends[end].waiting -= length;
+                    let more = wire.ends[end].waiting + length > SEND_BUFFER;
                     self.messages += 1;
                     if more {
-                        self.tell_writable(id, end);
+                        self.left(id, end, length);
                     }
                     self.transport(life, Input::Received { connection, bytes });
                 }
