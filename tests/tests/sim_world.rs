@@ -56,6 +56,7 @@ const ONCE_MIXED: &[(u64, &str)] = &[
         110_605,
         "what was relayed went to a new neighbour before anything carried there, or none ever did (I9)",
     ),
+    (130_677, "others sent through a new link before anything carried there, and it came back to them (I9)"),
     (200_950, "a flood came by sleeve and by VXLAN while a carrier was changed (I7, which allows that)"),
     (120_485, "routes led to a neighbour that was just lost until they were made anew (I9)"),
     (

@@ -434,6 +434,23 @@ fn limited(limit: usize) -> NodeOptions {
     NodeOptions { connection_limit: Some(limit), real_curve: false, ..on_ipam() }
 }
 
+/// With a limit others send through the link as soon as they hear of it, and by then it must carry.
+#[test]
+fn with_a_limit_a_new_link_between_acquaintances_is_told_half_a_second_later() {
+    for (options, at_least) in [(limited(8), 450 * MILLISECOND), (on_ipam(), Duration::ZERO)] {
+        let mut sim = sim(54);
+        sim.add_chain(3, &NodeOptions { discovery: false, ..options });
+        sim.run_for(5 * SECOND);
+        sim.act(0, |mesh, now| mesh.add_targets(vec![Target::from(Sim::address(2))], now));
+        sim.run_until(SECOND, |sim| neighbours(sim, 0) == 2).expect("a session");
+        let links =
+            |sim: &Sim| sim.mesh(1).peers().find(|peer| peer.name == sim.name(0)).map(|peer| peer.links);
+        let told = |sim: &Sim| links(sim).is_some_and(|links| links.contains(&sim.name(2)));
+        let took = sim.run_until(2 * SECOND, told).expect("told");
+        assert!((at_least..at_least + 200 * MILLISECOND).contains(&took), "{took:?}");
+    }
+}
+
 #[test]
 fn a_newcomer_gets_in_where_everybody_is_at_the_limit() {
     let mut sim = sim(22);
