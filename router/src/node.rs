@@ -454,8 +454,8 @@ impl Node {
                 self.outputs.push_back(Output::Kernel(job));
             }
             overlay::Output::Probe { mac, bytes } => self.outputs.push_back(Output::Probe { mac, bytes }),
-            // Who is not remembered loses what a kernel would have carried while this router does not run.
-            overlay::Output::Remember => self.durability.note(now),
+            // At once: whoever is killed before loses what the kernel would have gone on carrying.
+            overlay::Output::Remember => self.durability.change(),
         }
     }
 
