@@ -58,7 +58,8 @@ pub enum Output {
     Told { peer: PeerName, bytes: Vec<u8> },
     /// Something arrived on a channel of ours.
     Deliver { channel: ChannelName, source: PeerName, kind: DeliverKind, bytes: Vec<u8> },
-    /// The routes are these now; said only when they differ from the last ones.
+    /// The routes are these now, or those of frames are others (`Mesh::frame_routes`); said only when they differ from the
+    /// last ones.
     Routes(Arc<Routes>),
     /// A record appeared, vanished or changed its links, or a peer its reachability: `peers()` reads otherwise.
     PeersChanged,

@@ -38,7 +38,7 @@ use crate::event::{ChannelName, ConnectionId, Input, Output};
 use crate::hello::{CHANNEL_LIMIT, ENDPOINT_LIMIT, Hello, Introduction, NAME_LIMIT};
 use crate::identity::Seed;
 use crate::peer::{BootId, Incarnation, PeerName};
-use crate::routes::Routes;
+use crate::routes::{Graph, Routes};
 use crate::session::Credentials;
 use crate::target::Target;
 use crate::topology::Topology;
@@ -93,6 +93,10 @@ pub struct Mesh {
     links: BTreeMap<ConnectionId, Link>,
     neighbours: BTreeMap<PeerName, Neighbour>,
     routes: Arc<Routes>,
+    /// The routes of frames: the same, unless somebody says that nothing carries frames over a link.
+    frame_routes: Arc<Routes>,
+    /// Neighbours to whom nothing carries frames, as the application says.
+    idle: BTreeSet<PeerName>,
     reroute: Pace,
     peers_changed: bool,
     outputs: VecDeque<Output>,
@@ -150,6 +154,8 @@ impl Mesh {
             links: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             routes: Arc::new(Routes::default()),
+            frame_routes: Arc::new(Routes::default()),
+            idle: BTreeSet::new(),
             reroute: Pace::new(BURST),
             peers_changed: false,
             outputs: VecDeque::new(),
@@ -261,8 +267,27 @@ impl Mesh {
         Arc::clone(&self.routes)
     }
 
-    /// The links that routes are computed from, for routes of one's own ([`Routes::compute`]).
-    pub fn graph(&self) -> crate::routes::Graph {
+    /// The routes of frames as last handed out: they pass by links over which nothing carries frames.
+    pub fn frame_routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.frame_routes)
+    }
+
+    /// The links that frames may take, for routes of one's own ([`Routes::compute`]).
+    pub fn frame_graph(&self) -> Graph {
+        self.graph().without_pairs(self.topology.idle())
+    }
+
+    /// Says to whom of our neighbours nothing carries frames: all lead theirs around those links from now on, while gossip
+    /// goes on over them.
+    pub fn set_idle(&mut self, idle: BTreeSet<PeerName>, now: Instant) {
+        if idle != self.idle {
+            self.idle = idle;
+            self.gossip.publish.want();
+        }
+        self.settle(now);
+    }
+
+    fn graph(&self) -> Graph {
         self.topology.graph(&self.neighbours.keys().copied().collect(), &self.quiet())
     }
 
@@ -299,16 +324,25 @@ impl Mesh {
             return;
         }
         self.counters.routes_computed += 1;
-        let routes = Routes::compute(&self.graph(), self.me, |_| true);
-        if routes != *self.routes {
+        let graph = self.graph();
+        let routes = Routes::compute(&graph, self.me, |_| true);
+        let changed = routes != *self.routes;
+        if changed {
             let fresh = routes.reachable().filter(|peer| self.routes.hops(*peer).is_none()).collect();
             self.routes = Arc::new(routes);
             if self.connection_limit.is_some() {
                 self.dialer.rerouted(self.routes.reachable().collect());
             }
-            self.outputs.push_back(Output::Routes(Arc::clone(&self.routes)));
             self.gossip.routes_changed(fresh, now, &mut self.rng);
             self.peers_changed = true;
+        }
+        let around = self.topology.idle().next().is_some().then(|| {
+            Arc::new(Routes::compute(&graph.without_pairs(self.topology.idle()), self.me, |_| true))
+        });
+        let frames = around.unwrap_or_else(|| self.routes());
+        if changed || frames != self.frame_routes {
+            self.frame_routes = frames;
+            self.outputs.push_back(Output::Routes(self.routes()));
         }
         if std::mem::take(&mut self.peers_changed) {
             self.outputs.push_back(Output::PeersChanged);

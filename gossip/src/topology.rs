@@ -61,6 +61,7 @@ impl Topology {
             site: introduction.site.clone(),
             key,
             endpoints: introduction.endpoints.clone(),
+            idle: Vec::new(),
         };
         let (entries, links) = (BTreeMap::new(), Links::default());
         let mut topology = Self { me: record.name, entries, links, hash: [0; 16] };
@@ -107,12 +108,14 @@ impl Topology {
         })
     }
 
-    /// Says anew what we are linked with and reachable at; `None` if that is what we said last.
+    /// Says anew what we are linked with, over which links nothing carries frames, and where we are reachable; `None` if
+    /// that is what we said last.
     ///
     /// Peers met `recently` are named in full, unless they have said so much that everybody knows them.
     pub(crate) fn publish(
         &mut self,
         links: &BTreeSet<PeerName>,
+        idle: &BTreeSet<PeerName>,
         endpoints: &[SocketAddr],
         recently: impl Fn(PeerName) -> bool,
     ) -> Option<Change> {
@@ -121,6 +124,7 @@ impl Topology {
         let added: Vec<_> = links.iter().filter(|link| old.binary_search(link).is_err()).copied().collect();
         let gone: Vec<_> = old.iter().filter(|link| !links.contains(link)).copied().collect();
         let place = |link| old.binary_search(link).ok().and_then(|place| u32::try_from(place).ok());
+        let idle: Vec<_> = idle.intersection(links).copied().collect();
         let change = Change {
             name: self.me,
             incarnation: own.incarnation,
@@ -132,8 +136,9 @@ impl Topology {
             }),
             removed: gone.iter().filter_map(place).collect(),
             endpoints: (own.endpoints != endpoints).then(|| endpoints.to_vec()),
+            idle: (own.idle != idle).then_some(idle),
         };
-        if added.is_empty() && gone.is_empty() && change.endpoints.is_none() {
+        if added.is_empty() && gone.is_empty() && change.endpoints.is_none() && change.idle.is_none() {
             return None;
         }
         self.apply(&change, &added, &gone);
@@ -214,6 +219,7 @@ impl Topology {
     fn could_be(&self, change: &Change) -> bool {
         change.stamp().plausible()
             && change.endpoints.as_ref().is_none_or(|endpoints| endpoints.len() <= ENDPOINT_LIMIT)
+            && change.idle.as_ref().is_none_or(|idle| idle.is_sorted_by(|a, b| a < b))
             && self.links.count(change.name) + change.added.len() <= KNOWN_LIMIT
     }
 
@@ -225,7 +231,11 @@ impl Topology {
         if let Some(endpoints) = &change.endpoints {
             record.endpoints.clone_from(endpoints);
         }
+        if let Some(idle) = &change.idle {
+            record.idle.clone_from(idle);
+        }
         self.links.change(change.name, added, gone);
+        record.idle.retain(|peer| self.links.has(change.name, *peer));
         self.mix(change.name, before);
         self.mix(change.name, after);
     }
@@ -276,6 +286,12 @@ impl Topology {
     /// and from them we pass on nothing.
     pub(crate) fn graph(&self, neighbours: &BTreeSet<PeerName>, quiet: &BTreeSet<PeerName>) -> Graph {
         self.links.graph(self.me, neighbours).quiet(quiet)
+    }
+
+    /// The links over which one end or the other says that nothing carries frames.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = (PeerName, PeerName)> {
+        let records = self.entries.keys().filter_map(|name| self.record(*name));
+        records.flat_map(|record| record.idle.iter().map(|peer| (record.name, *peer)))
     }
 
     /// At the limit the oldest knowledge to go is that somebody was removed.

@@ -20,6 +20,7 @@ pub mod cni;
 mod counters;
 mod doctor;
 mod durability;
+mod idle;
 mod lookup;
 mod output;
 mod picture;
@@ -47,6 +48,7 @@ use crate::overlay::{self, Far, Overlay, Told};
 use attach::Attaching;
 use attachments::{Attachments, Exposure};
 use durability::Durability;
+use idle::Idle;
 use lookup::Lookups;
 
 /// The channel that address ownership travels on.
@@ -145,6 +147,7 @@ pub struct Node {
     /// Whether the bridge stands, or why not; `None` before the first convergence.
     bridge: Option<Result<(), String>>,
     table_stale: bool,
+    idle: Idle,
     /// It has said goodbye for good: whoever still dials it would keep entries of a peer that is gone.
     left: bool,
     outputs: VecDeque<Output>,
@@ -218,6 +221,7 @@ impl Node {
             undecodable: 0,
             bridge: None,
             table_stale: true,
+            idle: Idle::default(),
             left: false,
             outputs: VecDeque::new(),
         };
@@ -327,7 +331,7 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let ipam = self.ipam.as_ref().and_then(Allocator::poll_timeout);
-        let own = [self.durability.poll_timeout(), self.lookups.poll_timeout()];
+        let own = [self.durability.poll_timeout(), self.lookups.poll_timeout(), self.idle.poll_timeout()];
         let parts = [self.mesh.poll_timeout(), self.overlay.poll_timeout(), ipam];
         own.into_iter().chain(parts).flatten().min()
     }
@@ -374,13 +378,15 @@ impl Node {
                 self.take_from_overlay(output, now);
             } else if let Some(output) = self.ipam.as_mut().and_then(Allocator::poll_output) {
                 self.take_from_ipam(output, now);
+            } else if let Some(idle) = self.idle.poll(now) {
+                self.mesh.set_idle(idle, now);
+            } else if std::mem::take(&mut self.table_stale) {
+                let table = self.table();
+                self.outputs.push_back(Output::Data(Command::Table(std::sync::Arc::new(table))));
+                self.see_detours(now);
             } else {
                 break;
             }
-        }
-        if std::mem::take(&mut self.table_stale) {
-            let table = self.table();
-            self.outputs.push_back(Output::Data(Command::Table(std::sync::Arc::new(table))));
         }
         if self.durability.poll_write(now) {
             self.outputs.push_back(Output::Persist);
@@ -443,7 +449,7 @@ impl Node {
             overlay::Output::Far(peer, far) => self.mesh.unicast(CARRIERS, peer, far.encode(), now),
             overlay::Output::Data(command) => self.outputs.push_back(Output::Data(command)),
             overlay::Output::Verify(peer) => self.mesh.verify(peer, now),
-            overlay::Output::Changed => self.table_stale = true,
+            overlay::Output::Changed => self.carriers_changed(now),
             overlay::Output::Left(peer) => self.removed(peer, now),
             // Not held for the disk: a full one must not keep a peer on a path that is dead.
             overlay::Output::Kernel(wish) => {
@@ -474,6 +480,13 @@ impl Node {
             ipam::Output::StateChanged => {}
             ipam::Output::Removed { peer } => self.removed(peer, now),
         }
+    }
+
+    fn carriers_changed(&mut self, now: Instant) {
+        self.table_stale = true;
+        let barred = self.overlay.barred();
+        let served = self.overlay.neighbours().filter(|(peer, _)| !barred.contains(peer));
+        self.idle.see(served.map(|(peer, neighbour)| (peer, neighbour.carries())), now);
     }
 
     /// Passes what depends on the state through the gate.

@@ -11,6 +11,7 @@
 //!                  │   upkeep.rs       what follows from what is known       │
 //!  data half ─────►│   probe.rs        does VXLAN get through?               │──────► data half
 //!  probes   ──────►│   judge.rs        what is best, and why (reason.rs)     │──────► probes
+//!                  │   strand.rs       a dead path between live routers      │
 //!  kernel   ──────►│   switchover.rs   the change both ends make together    │──────► kernel: wish, moves
 //!                  └ orders.rs    everything that goes out, in one order ────┘
 //! ```
@@ -22,6 +23,7 @@ mod orders;
 mod probe;
 mod reason;
 mod session;
+mod strand;
 mod switchover;
 #[cfg(test)]
 mod tests;
@@ -234,6 +236,19 @@ impl Overlay {
     pub fn handle_mesh(&mut self, known: impl Fn(PeerName) -> Option<bool>, now: Instant) {
         for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_held()) {
             neighbour.rumour(known(*peer), &self.here, &mut self.orders, now);
+            self.alarms.set(*peer, neighbour.deadline());
+        }
+    }
+
+    /// Neighbours that the kernel serves in vain, as both ends say.
+    pub fn stranded(&self) -> impl Iterator<Item = PeerName> {
+        self.neighbours().filter(|(_, neighbour)| neighbour.is_stranded()).map(|(peer, _)| peer)
+    }
+
+    /// Whether a way leads to each of those that avoids our own link.
+    pub fn handle_detours(&mut self, leads: impl Fn(PeerName) -> bool, now: Instant) {
+        for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, neighbour)| neighbour.is_stranded()) {
+            neighbour.detour(leads(*peer), &self.here, &mut self.orders, now);
             self.alarms.set(*peer, neighbour.deadline());
         }
     }

@@ -57,6 +57,8 @@ struct World {
     reference: Reference,
     /// Paths that are cut for good.
     lasting: BTreeSet<(HostId, HostId)>,
+    /// Paths on which TCP passes and UDP never does.
+    dry: BTreeSet<(HostId, HostId)>,
     /// When the faults end.
     calm_at: Duration,
     /// The longest time between two faults.

@@ -168,7 +168,7 @@ impl Mesh {
                 std::mem::take(unsaid).into_iter().partition(|(peer, _)| settling.contains_key(peer));
             *unsaid = kept;
             let recent = |name| told.get(&name).is_some_and(|met| *met + FAMILIAR > now);
-            if let Some(change) = self.topology.publish(&links, &self.endpoints(), recent) {
+            if let Some(change) = self.topology.publish(&links, &self.idle, &self.endpoints(), recent) {
                 self.reroute.want_apart(self.reroute_patience());
                 let neighbours: Vec<_> = self.neighbours.keys().copied().collect();
                 self.flood(&neighbours, &Message::Changed(Changed { hops: HOPS, change }));

@@ -27,9 +27,9 @@ pub struct PeerView {
     pub incarnation: Incarnation,
     /// Whether a way leads to it now.
     pub reachable: bool,
-    /// The length of that way; 1 for a neighbour.
+    /// The length of the way frames take, 1 for a neighbour; of the way gossip takes where there is none for frames.
     pub hops: Option<u32>,
-    /// The neighbour the way leads through, if it is not a neighbour itself.
+    /// The neighbour that way leads through, if it is another one.
     pub via: Option<PeerName>,
     /// Whom it says it has sessions with.
     pub links: Vec<PeerName>,
@@ -94,15 +94,16 @@ impl Mesh {
     /// All other routers that are known, reachable or not.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
         self.topology.others().map(|record| {
-            let hops = self.routes.hops(record.name);
+            let frames = self.frame_routes.hops(record.name);
+            let routes = if frames.is_some() { &self.frame_routes } else { &self.routes };
             PeerView {
                 name: record.name,
                 nickname: record.nickname.clone(),
                 site: record.site.clone(),
                 incarnation: record.incarnation,
-                reachable: hops.is_some(),
-                hops,
-                via: self.routes.next_hop(record.name).filter(|next| *next != record.name),
+                reachable: self.routes.hops(record.name).is_some(),
+                hops: routes.hops(record.name),
+                via: routes.next_hop(record.name).filter(|next| *next != record.name),
                 links: self.topology.links(record.name).collect(),
                 endpoints: record.endpoints.clone(),
             }

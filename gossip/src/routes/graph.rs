@@ -68,6 +68,17 @@ impl Graph {
         graph
     }
 
+    /// The same graph without some links.
+    pub(crate) fn without_pairs(mut self, pairs: impl Iterator<Item = (PeerName, PeerName)>) -> Self {
+        for (one, two) in pairs {
+            if let (Some(here), Some(there)) = (self.index(one), self.index(two)) {
+                self.clear(here, there);
+                self.clear(there, here);
+            }
+        }
+        self
+    }
+
     /// The same graph without our links to the quiet ones.
     pub(super) fn without_quiet(&self, here: usize) -> Self {
         self.without_links(here, self.quiet.iter().copied())

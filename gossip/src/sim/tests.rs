@@ -2,6 +2,8 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one output among all")]
 
+mod frames;
+
 use std::collections::BTreeSet;
 
 use super::*;

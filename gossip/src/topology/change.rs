@@ -26,6 +26,8 @@ pub(crate) struct Change {
     /// Ascending places in the sorted links of the base.
     pub(crate) removed: Vec<u32>,
     pub(crate) endpoints: Option<Vec<SocketAddr>>,
+    /// All links over which nothing carries frames now, sorted; none: as in the base.
+    pub(crate) idle: Option<Vec<PeerName>>,
 }
 
 impl Change {

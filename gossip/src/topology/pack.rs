@@ -44,6 +44,8 @@ struct PackedRecord {
     key: [u8; 32],
     endpoints: Vec<SocketAddr>,
     links: PackedLinks,
+    /// Places of those links over which nothing carries frames.
+    idle: Vec<u32>,
 }
 
 /// Who of everyone is linked with the owner.
@@ -102,6 +104,15 @@ fn index(names: &[PeerName], name: PeerName) -> u32 {
     u32::try_from(at).expect("a batch holds thousands of names, not billions")
 }
 
+/// The names at these places, which ascend; `None` if they do not, or are not there.
+fn named(places: &[u32], names: &[PeerName]) -> Option<Vec<PeerName>> {
+    let mut listed = Vec::with_capacity(places.len().min(names.len()));
+    for place in places {
+        listed.push(*names.get(usize::try_from(*place).ok()?)?);
+    }
+    listed.is_sorted_by(|a, b| a < b).then_some(listed)
+}
+
 impl Packed {
     fn pack(name: PeerName, said: &Said, names: &[PeerName]) -> Self {
         let owner = index(names, name);
@@ -116,6 +127,7 @@ impl Packed {
                     key: record.key,
                     endpoints: record.endpoints.clone(),
                     links: PackedLinks::pack(owner, &said.links, names),
+                    idle: record.idle.iter().map(|link| index(names, *link)).collect(),
                 };
                 Self { owner, incarnation: record.incarnation, body: Some(body) }
             }
@@ -135,6 +147,7 @@ impl Packed {
             site: body.site,
             key: body.key,
             endpoints: body.endpoints,
+            idle: named(&body.idle, names)?,
         };
         Some((name, Said { entry: Entry::Live(record), links }))
     }
@@ -161,17 +174,10 @@ impl PackedLinks {
     }
 
     fn unpack(self, owner: PeerName, names: &[PeerName], budget: &mut usize) -> Option<Vec<PeerName>> {
-        let named = |places: Vec<u32>| {
-            let mut listed = Vec::with_capacity(places.len().min(names.len()));
-            for place in places {
-                listed.push(*names.get(usize::try_from(place).ok()?)?);
-            }
-            listed.is_sorted_by(|a, b| a < b).then_some(listed)
-        };
         let links = match self {
-            Self::Only(places) => named(places)?,
+            Self::Only(places) => named(&places, names)?,
             Self::AllBut(places) => {
-                let listed = named(places)?;
+                let listed = named(&places, names)?;
                 *budget = budget.checked_sub(names.len())?;
                 let linked = |peer: &&PeerName| **peer != owner && listed.binary_search(peer).is_err();
                 return Some(names.iter().filter(linked).copied().collect());
@@ -206,6 +212,7 @@ mod tests {
             site: "default".into(),
             key: [9; 32],
             endpoints: Vec::new(),
+            idle: Vec::new(),
         };
         let links = links.iter().copied().map(PeerName::from_u64).collect();
         (name, Said { entry: Entry::Live(record), links })
@@ -239,6 +246,7 @@ mod tests {
             key: record.key,
             endpoints: Vec::new(),
             links: PackedLinks::AllBut(Vec::new()),
+            idle: Vec::new(),
         };
         let packed = |owner| Packed { owner, incarnation: Incarnation(1), body: Some(full.clone()) };
         let hostile = Records { names, entries: (0..2_000).map(packed).collect() };
@@ -262,6 +270,7 @@ mod tests {
                 key: record.key,
                 endpoints: Vec::new(),
                 links,
+                idle: Vec::new(),
             };
             let names = (0..3).map(PeerName::from_u64).collect();
             let entries = vec![Packed { owner, incarnation: Incarnation(1), body: Some(body) }];

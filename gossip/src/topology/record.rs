@@ -44,6 +44,8 @@ pub(crate) struct Record {
     pub(crate) site: String,
     pub(crate) key: [u8; 32],
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// Those it is linked with to whom nothing carries frames, sorted: normally none.
+    pub(crate) idle: Vec<PeerName>,
 }
 
 impl Record {
@@ -58,6 +60,7 @@ impl Record {
             && self.nickname.len() <= NAME_LIMIT
             && self.site.len() <= NAME_LIMIT
             && self.endpoints.len() <= ENDPOINT_LIMIT
+            && self.idle.is_sorted_by(|a, b| a < b)
     }
 }
 
@@ -93,7 +96,10 @@ impl Said {
     /// Says whether it could have been said under this name by the holder of its key.
     pub(crate) fn plausible(&self, name: PeerName) -> bool {
         let entry = match &self.entry {
-            Entry::Live(record) => record.name == name && record.plausible(),
+            Entry::Live(record) => {
+                let linked = |peer: &PeerName| self.links.binary_search(peer).is_ok();
+                record.name == name && record.plausible() && record.idle.iter().all(linked)
+            }
             Entry::Removed(incarnation) => Stamp::removal(*incarnation).plausible() && self.links.is_empty(),
         };
         entry && self.links.len() <= KNOWN_LIMIT && self.links.is_sorted_by(|a, b| a < b)

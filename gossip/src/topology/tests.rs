@@ -108,15 +108,46 @@ fn a_removed_router_that_lives_comes_back_with_a_higher_incarnation() {
 fn a_change_is_applied_to_its_base_and_asked_about_without_it() {
     let (mut here, mut there) = (topology(), Topology::new(&introduction(2), key(2)));
     here.merge(name(2), said(there.own().clone(), &[]));
-    let first = there.publish(&[name(1), name(3)].into(), &[], |_| true).unwrap();
-    let second = there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()], |_| true).unwrap();
-    assert!(there.publish(&[name(3)].into(), &["10.0.0.2:1".parse().unwrap()], |_| true).is_none());
+    let place = ["10.0.0.2:1".parse().unwrap()];
+    let mut say = |links: &[u8], endpoints: &[SocketAddr]| {
+        let links = links.iter().map(|link| name(*link)).collect();
+        there.publish(&links, &BTreeSet::new(), endpoints, |_| true)
+    };
+    let first = say(&[1, 3], &[]).unwrap();
+    let second = say(&[3], &place).unwrap();
+    assert!(say(&[3], &place).is_none());
     assert_eq!(here.merge_change(&second), Merge::Missing);
     assert_eq!(here.merge_change(&first), Merge::News);
     assert_eq!(here.merge_change(&second), Merge::News);
     assert_eq!(here.merge_change(&first), Merge::Known);
     assert_eq!(here.record(name(2)), Some(there.own()));
     assert_eq!(here.links(name(2)).collect::<Vec<_>>(), [name(3)]);
+}
+
+#[test]
+fn over_which_links_nothing_carries_frames_is_told_as_a_change_and_with_the_record() {
+    let (mut here, mut there) = (topology(), Topology::new(&introduction(2), key(2)));
+    here.merge(name(2), said(there.own().clone(), &[]));
+    let mut say = |links: &[u8], idle: &[u8]| {
+        let [links, idle] = [links, idle].map(|peers| peers.iter().map(|peer| name(*peer)).collect());
+        there.publish(&links, &idle, &[], |_| true)
+    };
+    let changes =
+        [say(&[1, 3], &[]), say(&[1, 3], &[1]), say(&[1, 3], &[1]), say(&[3], &[1]), say(&[1, 3], &[1])];
+    let told = [Some(vec![]), Some(vec![1]), None, Some(vec![]), Some(vec![1])];
+    for (change, idle) in changes.into_iter().zip(told) {
+        let (Some(change), Some(idle)) = (change, idle) else { continue };
+        assert_eq!(here.merge_change(&change), Merge::News);
+        let expected: Vec<_> = idle.into_iter().map(|peer| (name(2), name(peer))).collect();
+        assert_eq!(here.idle().collect::<Vec<_>>(), expected);
+    }
+    let mut third = Topology::new(&introduction(3), key(3));
+    for (name, said) in there.pack(&[name(2)]).into_iter().flat_map(|records| records.unpack().unwrap()) {
+        assert_eq!(third.merge(name, said), Merge::News);
+    }
+    assert_eq!(third.idle().collect::<Vec<_>>(), [(name(2), name(1))]);
+    let unheard_of = Record { idle: vec![name(4)], ..record(4, 1, 1) };
+    assert_eq!(here.merge(name(4), said(unheard_of, &[1])), Merge::Refused, "it is linked with no such peer");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use weft_fastpath::MacAddr;
 use weft_gossip::{PeerName, Routes};
@@ -19,13 +20,14 @@ impl Node {
     pub(super) fn table(&self) -> ForwardingTable {
         let barred = self.overlay.barred().clone();
         let routes = if barred.is_empty() {
-            self.mesh.routes()
+            self.mesh.frame_routes()
         } else {
-            Arc::new(Routes::compute(&self.mesh.graph(), self.config.me, |peer| !barred.contains(&peer)))
+            let allowed = |peer| !barred.contains(&peer);
+            Arc::new(Routes::compute(&self.mesh.frame_graph(), self.config.me, allowed))
         };
         let mut next_hop: BTreeMap<_, _> =
             routes.reachable().filter_map(|peer| Some((peer, routes.next_hop(peer)?))).collect();
-        self.pass_by_idle(&mut next_hop, &barred);
+        self.pass_by_idle(&mut next_hop);
         let carriers: BTreeMap<_, _> =
             self.overlay.neighbours().filter_map(|(peer, n)| Some((peer, n.serving()?))).collect();
         let (flood, upstream) = (routes.broadcast().clone(), routes.upstream().clone());
@@ -34,22 +36,34 @@ impl Node {
 
     /// A neighbour that nothing carries frames to (its session has just begun or just ended, or sleeve is silent) is
     /// passed by where another way leads.
-    fn pass_by_idle(&self, next_hop: &mut BTreeMap<PeerName, PeerName>, barred: &BTreeSet<PeerName>) {
+    fn pass_by_idle(&self, next_hop: &mut BTreeMap<PeerName, PeerName>) {
         if self.overlay.neighbours().nth(CROWD).is_some() {
             return;
         }
-        let carries = |peer| self.overlay.neighbour(peer).and_then(Neighbour::serving).is_some();
-        let nearest: BTreeSet<PeerName> = next_hop.values().copied().collect();
-        if nearest.iter().all(|peer| carries(*peer)) {
+        let carries = |peer| self.overlay.neighbour(peer).is_some_and(Neighbour::carries);
+        let idle: BTreeSet<PeerName> = next_hop.values().copied().filter(|peer| !carries(*peer)).collect();
+        if idle.is_empty() {
             return;
         }
-        let neighbours = self.overlay.neighbours().map(|(peer, _)| peer);
-        let idle: BTreeSet<PeerName> =
-            nearest.into_iter().chain(neighbours).filter(|peer| !carries(*peer)).collect();
-        let graph = self.mesh.graph().only(|peer| !barred.contains(&peer));
-        let around = Routes::around(&graph, self.config.me, &idle);
+        let around = self.around(&idle);
         for (peer, next) in next_hop.iter_mut().filter(|(_, next)| idle.contains(next)) {
             *next = around.get(peer).copied().unwrap_or(*next);
+        }
+    }
+
+    /// The next hop to each peer that is reached without these, and without any neighbour to whom nothing carries frames.
+    fn around(&self, avoided: &BTreeSet<PeerName>) -> BTreeMap<PeerName, PeerName> {
+        let idle = self.overlay.neighbours().filter(|(_, neighbour)| !neighbour.carries());
+        let avoided = idle.map(|(peer, _)| peer).chain(avoided.iter().copied()).collect();
+        let graph = self.mesh.frame_graph().only(|peer| !self.overlay.barred().contains(&peer));
+        Routes::around(&graph, self.config.me, &avoided)
+    }
+
+    /// Tells the overlay whether others lead to those whom our own link reaches in vain.
+    pub(super) fn see_detours(&mut self, now: Instant) {
+        if self.overlay.stranded().next().is_some() {
+            let around = self.around(&BTreeSet::new());
+            self.overlay.handle_detours(|peer| around.contains_key(&peer), now);
         }
     }
 

@@ -21,6 +21,7 @@ use super::orders::{Orders, Output, Remembered};
 use super::probe::{self, Prober};
 use super::reason::Reason;
 use super::session::{Here, Session};
+use super::strand::Stranded;
 use super::switchover::{Hands, Switchover};
 use super::wire::{FastpathOffer, Offer, Path, ProbeKey, Say, Stand, Told};
 use crate::dataplane::{Carrier, Command};
@@ -64,6 +65,7 @@ pub struct Neighbour {
     pub(super) wait: Duration,
     pub(super) wake: Option<Instant>,
     pub(super) unfit: Option<Instant>,
+    pub(super) stranded: Option<Stranded>,
     pub(super) change: Switchover,
     pub(super) removed: bool,
     pub(super) carrier: Option<Carrier>,
@@ -87,6 +89,12 @@ impl Neighbour {
             Stand::Fastpath => Some(Carrier::Fastpath),
             Stand::Sleeve => self.carrier,
         }
+    }
+
+    /// Whether frames get to the neighbour, as far as both ends can tell.
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        self.serving().is_some() && !self.is_stranded()
     }
 
     /// Why this carrier and not a better one.
@@ -149,6 +157,7 @@ impl Neighbour {
             wait: Duration::ZERO,
             wake: None,
             unfit: None,
+            stranded: None,
             change: Switchover::default(),
             removed: false,
             carrier: None,
@@ -214,7 +223,7 @@ impl Neighbour {
         }
         self.with(orders, |change, hands| change.abort(hands));
         (self.session, self.link, self.carrier, self.mtu) = (None, Link::Absent, None, None);
-        (self.wake, self.unfit) = (None, None);
+        (self.wake, self.unfit, self.stranded) = (None, None, None);
         orders.push(Output::Data(Command::RemoveLink { peer: self.peer }));
         orders.push(Output::Changed);
         if self.stand == Stand::Sleeve || self.removed {

@@ -2,7 +2,7 @@
 //!
 //! Both ends hold both offers and both views, so both come to the same result. Fastpath is preferred
 //! where both ends allow clear frames on the link and full-size probes get through in both directions; it is left
-//! only for a sleeve that works at that moment.
+//! only for a sleeve that works at that moment, or for a way through others (`strand.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub(super) enum Target {
     Stay,
     /// That both ends use this.
     Now(Stand),
-    /// Fastpath, if it goes on working until then.
+    /// Something, if all is as it is until then.
     Later(Instant),
 }
 
@@ -82,7 +82,7 @@ impl Neighbour {
         let alive = paths.iter().all(|path| matches!(path, Path::Proven | Path::Small));
         match stands {
             [Stand::Fastpath, Stand::Fastpath] if broken && sleeve => Target::Now(Stand::Sleeve),
-            [Stand::Fastpath, Stand::Fastpath] => Target::Stay,
+            [Stand::Fastpath, Stand::Fastpath] => self.way_out(now),
             [Stand::Sleeve, Stand::Sleeve] if sleeve && !proven => Target::Stay,
             [Stand::Sleeve, Stand::Sleeve] if sleeve => match self.steady() {
                 Some(steady) if now < steady + self.wait => Target::Later(steady + self.wait),

@@ -19,6 +19,7 @@ impl Neighbour {
         self.gate(self.terms(here).is_ok(), orders);
         self.probe(here, orders, now);
         self.flush(orders);
+        self.strand(orders, now);
         self.lead(here, orders, now);
         self.tell_view(orders, now);
         self.conclude(here, orders, now);

@@ -215,6 +215,12 @@ impl World {
         self.network.way(from, to).cut += 1;
     }
 
+    /// No datagram gets through any more.
+    pub(super) fn block(&mut self, from: HostId, to: HostId) {
+        let way = self.network.way(from, to);
+        (way.no_sleeve, way.no_vxlan) = (way.no_sleeve + 1, way.no_vxlan + 1);
+    }
+
     fn cut_for(&mut self, ways: &[(HostId, HostId)], time: Duration) {
         for (from, to) in ways {
             self.cut(*from, *to);
@@ -382,6 +388,9 @@ impl World {
             let lasting = u32::from(self.lasting.contains(&(from, to)));
             let way = self.network.way(from, to);
             (way.cut, way.no_sleeve, way.no_vxlan) = (lasting, 0, 0);
+            if self.dry.contains(&(from, to)) {
+                self.block(from, to);
+            }
             self.end_at_last(Undo::Quality(from, to));
             if lasting == 0 {
                 self.wake_streams(from, to);

@@ -35,6 +35,9 @@ const CHANGING: Duration = Duration::from_millis(200);
 /// One world of so many has the real curve under its handshakes; the others a stand-in that costs next to nothing.
 const REAL_CURVE: u64 = 16;
 
+/// In one world of so many UDP never passes between some hosts, and TCP does.
+const DRY: u64 = 8;
+
 /// In one world of so many each router has few neighbours at most, and what goes further is relayed.
 const LIMITED: u64 = 8;
 /// So few.
@@ -156,6 +159,7 @@ impl World {
             containers: Vec::new(),
             reference: Reference::default(),
             lasting: BTreeSet::new(),
+            dry: BTreeSet::new(),
             calm_at: Duration::from_millis(rng.random_range(2_000..most)),
             fault_gap: Duration::from_millis([200, 1_000, 4_000][rng.random_range(0..3_usize)]),
             may_retire: matches!(launch.init, InitMode::Consensus(_)),
@@ -176,17 +180,23 @@ impl World {
         };
         world.settle_hosts(&launch, shape.lying_disks);
         world.cut_for_good();
+        if seed % DRY == DRY - 5 {
+            world.dry_up(seed);
+        }
         world
     }
 
     /// The world in one line.
     fn introduce(&self) -> String {
         let launch = &self.hosts[0].launch;
-        let apart: Vec<_> = self.lasting.iter().filter(|(one, two)| one < two).collect();
+        let once = |pairs: &BTreeSet<(HostId, HostId)>| -> Vec<_> {
+            pairs.iter().copied().filter(|(one, two)| one < two).collect()
+        };
+        let (apart, dry) = (once(&self.lasting), once(&self.dry));
         let Launch { range, init, secret, trusted, fastpath, targets, .. } = launch;
         format!(
             "{} hosts, {range}, {init:?}, secret {secret}, trusted {trusted}, fastpath {fastpath}, {} targets, \
-             never linked {apart:?}, faults until {:?}",
+             never linked {apart:?}, never a datagram between {dry:?}, faults until {:?}",
             self.hosts.len(),
             targets.len(),
             self.calm_at
@@ -239,6 +249,23 @@ impl World {
         // Whoever holds parts together needs a neighbour in each: fewer could not be one mesh.
         let parts = self.parts_without(hub);
         self.hosts[hub].launch.limit = self.hosts[hub].launch.limit.map(|limit| limit.max(parts));
+    }
+
+    /// Blocks UDP between some pairs, but for those with the first host; drawn apart from all else.
+    fn dry_up(&mut self, seed: u64) {
+        if !self.lasting.is_empty() {
+            return;
+        }
+        let mut rng = StdRng::seed_from_u64(!seed);
+        let pairs = self.pairs().filter(|(one, two)| 0 < *one && one < two);
+        let share = rng.random_range(1..5);
+        self.dry = pairs
+            .filter(|_| rng.random_ratio(share, 5))
+            .flat_map(|(one, two)| [(one, two), (two, one)])
+            .collect();
+        for (from, to) in self.dry.clone() {
+            self.block(from, to);
+        }
     }
 
     /// How many trees with few enough branches span the hosts without this one, as far as paths are cut for good. One

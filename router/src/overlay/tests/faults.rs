@@ -236,6 +236,50 @@ fn both_ends_that_notice_at_the_same_moment_make_one_change() {
     assert!(world.hosts[0].did.iter().all(|did| matches!(did, Did::Accept(_, Some(Accept::Probes)))));
 }
 
+/// A firewall that lets TCP pass and swallows UDP.
+#[test]
+fn where_no_udp_passes_and_the_session_lives_fastpath_is_kept_unless_others_lead_there() {
+    let mut world = World::pair();
+    let serving = |world: &World, at: usize, other: usize| {
+        world.hosts[at].overlay.neighbour(name(other)).unwrap().serving()
+    };
+    let kept = |world: &World| [(0, 1), (1, 0)].map(|(at, other)| serving(world, at, other).is_some());
+    world.vxlan(0, 1, false);
+    world.sleeve(0, 1, false);
+    world.run(30 * SECOND);
+    assert_eq!(
+        (kept(&world), world.carrier(0, 1)),
+        ([true; 2], None),
+        "the kernel may still get something through"
+    );
+    for at in [0, 1] {
+        assert_eq!(world.hosts[at].overlay.stranded().count(), 1);
+        world.with(at, |overlay, now| overlay.handle_detours(|_| true, now));
+    }
+    world.until(SECOND, |world| kept(world) == [false; 2]);
+    assert!(world.hosts.iter().all(|host| host.overlay.stranded().count() == 0));
+    // What is flooded goes another way.
+    world.until(2 * SECOND, |world| {
+        [(0, 1), (1, 0)].iter().all(|(at, other)| world.remote(*at, *other).is_none_or(|wish| !wish.default))
+    });
+    world.vxlan(0, 1, true);
+    world.sleeve(0, 1, true);
+    world.until(15 * SECOND, |world| world.both(0, 1, Carrier::Fastpath));
+}
+
+#[test]
+fn a_peer_whose_router_is_silent_too_is_not_left_for_a_detour() {
+    let mut world = World::pair();
+    world.vxlan(0, 1, false);
+    world.sleeve(0, 1, false);
+    world.disconnect(0, 1);
+    world.run(3 * SECOND);
+    assert_eq!(world.hosts[0].overlay.stranded().count(), 0);
+    world.with(0, |overlay, now| overlay.handle_detours(|_| true, now));
+    world.run(3 * SECOND);
+    assert!(world.remote(0, 1).is_some_and(|wish| wish.default), "its kernel may go on forwarding");
+}
+
 #[test]
 fn forged_and_replayed_probes_are_refused_and_counted() {
     let mut world = World::pair();
