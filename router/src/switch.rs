@@ -1,12 +1,14 @@
 //! The learning switch: which peer a frame is for, in one look-up.
 //!
-//! It knows three things: the forwarding table (from the control half), the MAC addresses of this host's own
-//! containers (from the control half), and which other address is behind which peer (learned, `mac_table.rs`).
+//! It knows four things: the forwarding table (from the control half), the MAC addresses of this host's own
+//! containers (from the control half), which other address is behind which peer (learned, `mac_table.rs`), and which
+//! flooded frames the bridge has had (`flooded.rs`).
 //!
 //! Who wins when two disagree about an address: our own containers always; otherwise whoever showed it last. A
 //! frame captured here from an address learned as remote means that it moved here (our own injections are never
 //! captured), so it is forgotten at once.
 
+pub mod flooded;
 pub mod frame;
 pub mod mac_table;
 pub mod offload;
@@ -14,6 +16,7 @@ pub mod segment;
 pub mod table;
 pub mod verdict;
 
+use flooded::Flooded;
 use frame::{Frame, is_link_local};
 use mac_table::MacTable;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
@@ -27,6 +30,7 @@ pub struct Switch {
     table: Arc<ForwardingTable>,
     local: BTreeSet<MacAddr>,
     macs: MacTable,
+    flooded: Flooded,
 }
 
 impl Switch {
@@ -36,6 +40,7 @@ impl Switch {
             table: Arc::new(ForwardingTable::alone(me)),
             local: BTreeSet::new(),
             macs: MacTable::default(),
+            flooded: Flooded::default(),
         }
     }
 
@@ -114,6 +119,12 @@ impl Switch {
             self.macs.learn(frame.source, source, now);
         }
         verdict
+    }
+
+    /// Decides the same about a flooded frame with this number, which may come by several ways.
+    pub fn arrived_flooded(&mut self, source: PeerName, id: u32, frame: &Frame, now: Instant) -> Verdict {
+        let repeated = !self.flooded.is_first(source, id);
+        if repeated { Verdict::Drop(DropReason::Repeated) } else { self.arrived(source, frame, now) }
     }
 
     /// Learns from a frame of another host that the kernel delivers here.

@@ -63,6 +63,10 @@ const ONCE_MIXED: &[(u64, &str)] = &[
         50181,
         "a bridge that forgot floods what its VXLAN device sends to a former neighbour (I7, which allows that)",
     ),
+    (
+        410_765,
+        "a relay passed a flood on as it came by the old tree and by the new one, and who is behind took both (I7)",
+    ),
 ];
 
 fn number(name: &str) -> Option<u64> {

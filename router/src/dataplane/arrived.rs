@@ -11,7 +11,6 @@ use crate::{
     },
     switch::{
         frame::Frame,
-        offload::VnetHeader,
         verdict::{DropReason, Verdict},
     },
 };
@@ -97,7 +96,8 @@ impl Dataplane {
             Some(route) if route.source == self.me => return self.counters.drop(DropReason::Loop),
             Some(route) if self.is_barred(route) => return self.counters.drop(DropReason::Barred),
             // While peers see different links, their trees together are none: a frame would come round again and
-            // be multiplied at each turn. Whoever takes it from one neighbour only passes it on at most once.
+            // be multiplied at each turn. Whoever takes it from one neighbour only passes it on once, and once more when
+            // that neighbour is another one now.
             Some(route) if head.flood && !self.is_on_tree(route, neighbour) => {
                 return self.counters.drop(DropReason::OffTree);
             }
@@ -111,12 +111,16 @@ impl Dataplane {
             Some(route) if route.destination == self.me => route.source,
             Some(route) => return self.relay(neighbour, head, route, bytes, now),
         };
-        let Some(part) = head.part else { return self.deliver(source, None, head.vnet, bytes, now) };
+        let Some(part) = head.part.filter(|part| !part.is_whole(bytes)) else {
+            return self.deliver(source, head, None, bytes, now);
+        };
         let Some(link) = self.links.get_mut(&neighbour) else { return };
         match link.join(source, part, head.vnet, bytes, &mut self.outbox, now) {
             Joined::Waiting => {}
             Joined::Refused => self.counters.refuse(Refusal::PartRefused),
-            Joined::Whole(frame, vnet) => self.deliver(source, Some(frame), vnet, &[], now),
+            Joined::Whole(frame, vnet) => {
+                self.deliver(source, FrameHead { vnet, ..head }, Some(frame), &[], now);
+            }
         }
     }
 
@@ -124,8 +128,8 @@ impl Dataplane {
     fn deliver(
         &mut self,
         source: PeerName,
+        head: FrameHead,
         joined: Option<Vec<u8>>,
-        vnet: Option<VnetHeader>,
         bytes: &[u8],
         now: Instant,
     ) {
@@ -134,11 +138,14 @@ impl Dataplane {
             copy.extend_from_slice(bytes);
             copy
         });
-        let verdict = Frame::parse(&frame).map(|view| self.switch.arrived(source, &view, now));
+        let verdict = Frame::parse(&frame).map(|view| match head.number() {
+            Some(id) => self.switch.arrived_flooded(source, id, &view, now),
+            None => self.switch.arrived(source, &view, now),
+        });
         match verdict.unwrap_or(Verdict::Drop(DropReason::Malformed)) {
             Verdict::Inject => {
                 self.counters.injected.add(frame.len());
-                self.inject.push_back((frame, vnet));
+                self.inject.push_back((frame, head.vnet));
                 return;
             }
             Verdict::Drop(reason) => self.counters.drop(reason),

@@ -2,7 +2,7 @@
 
 use super::Dataplane;
 use crate::{
-    sleeve::piece::{FrameHead, MAX_FRAME, Route},
+    sleeve::piece::{FrameHead, MAX_FRAME, Part, Route},
     switch::{
         frame::Frame,
         offload::VnetHeader,
@@ -46,9 +46,20 @@ impl Dataplane {
 
     fn flood(&mut self, vnet: Option<VnetHeader>, frame: &[u8], now: Instant) {
         let route = Route { source: self.me, destination: self.me, hops: HOPS - 1 };
-        let head = FrameHead { flood: true, route: Some(route), ..FrameHead::direct(vnet) };
+        let head = FrameHead {
+            flood: true,
+            route: Some(route),
+            part: Some(self.numbered(frame)),
+            ..FrameHead::direct(vnet)
+        };
         self.counters.flooded.add(frame.len());
         self.spread(None, head, frame, now);
+    }
+
+    /// The whole frame as its only part, under a number by which it is known again wherever it comes twice.
+    fn numbered(&mut self, frame: &[u8]) -> Part {
+        self.frame_id = self.frame_id.wrapping_add(1);
+        Part::whole(self.frame_id, frame)
     }
 
     /// Passes a flooded frame on to the next neighbours of its source's tree, but not back to `from`.

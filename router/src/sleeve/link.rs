@@ -227,7 +227,7 @@ impl Link {
     ) {
         let whole = head.part.unwrap_or_else(|| {
             *next_id = next_id.wrapping_add(1);
-            Part { id: *next_id, total: number(bytes.len()), offset: 0 }
+            Part::whole(*next_id, bytes)
         });
         let mut done = 0;
         while done < bytes.len() {

@@ -15,6 +15,8 @@
 //! 5 frame for one peer, 6 frame for everyone along the source's broadcast tree. Flags (low half): 1 PART,
 //! 2 ROUTED, 4 VNET, 8 DELIVER (a flooded frame is also for the receiving host itself).
 //!
+//! A flooded frame is a PART even when it is whole: its id is by what it is known if it comes by two ways.
+//!
 //! A part says *where* it belongs (`offset` of `total`) rather than its index, so a relay whose next hop takes
 //! less can cut it again without joining the frame first. Without ROUTED the source is the neighbour that sealed
 //! the datagram and the destination is whoever opened it.
@@ -73,7 +75,7 @@ pub struct FrameHead {
     pub deliver: bool,
     /// From and to whom, when that is not the two ends of the link.
     pub route: Option<Route>,
-    /// Which part of which frame, when it is not whole.
+    /// Which part of which frame, when it is flooded or not whole.
     pub part: Option<Part>,
     /// What the kernel left undone (first part only).
     pub vnet: Option<VnetHeader>,
@@ -90,7 +92,7 @@ pub struct Route {
     pub hops: u8,
 }
 
-/// Where bytes belong in a frame that was cut.
+/// Where bytes belong in a frame that was cut, or that has a number for another reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Chosen by the source peer; unique among its frames for far longer than a frame is under way.
@@ -101,6 +103,18 @@ pub struct Part {
     pub offset: u32,
 }
 
+impl Part {
+    /// A frame that is not cut (yet).
+    pub fn whole(id: u32, frame: &[u8]) -> Self {
+        Self { id, total: u32::try_from(frame.len()).unwrap_or(u32::MAX), offset: 0 }
+    }
+
+    /// Whether these bytes are the whole frame.
+    pub fn is_whole(&self, bytes: &[u8]) -> bool {
+        self.offset == 0 && self.total as usize == bytes.len()
+    }
+}
+
 /// The rest of the datagram is not readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -109,6 +123,11 @@ impl FrameHead {
     /// A whole frame straight to the neighbour.
     pub fn direct(vnet: Option<VnetHeader>) -> Self {
         Self { flood: false, deliver: false, route: None, part: None, vnet }
+    }
+
+    /// By what a flooded frame is known, with its source, if it comes more than once.
+    pub fn number(&self) -> Option<u32> {
+        self.part.filter(|_| self.flood).map(|part| part.id)
     }
 
     /// Bytes this head takes on the wire.

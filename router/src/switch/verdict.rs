@@ -45,6 +45,8 @@ pub enum DropReason {
     Loop,
     /// Flooded, and not come by its source's tree: peers disagree about the topology for a moment.
     OffTree,
+    /// Flooded, and handed to the bridge before: it came by its source's tree, which then was another one.
+    Repeated,
     /// A peer sent it from an address of one of our own containers.
     SourceIsLocal,
     /// Parts of it were lost.

@@ -213,7 +213,8 @@ impl World {
         }
     }
 
-    /// I7, at every frame that comes into a bridge from another host.
+    /// I7, at every frame that comes into a bridge from another host. Two may bring it while a way changes, the kernel and
+    /// the router; the router alone never brings it twice.
     pub(super) fn check_passage(&mut self, host: HostId, port: Port, frame: &[u8]) {
         let Some(talk) = Talk::read(frame) else { return };
         let (now, mut most) = (self.now, self.most_copies);
@@ -226,10 +227,12 @@ impl World {
         flight.came.push(Passage { host, question: talk.question, port, at: now });
         let here = |passage: &&Passage| passage.host == host && passage.question == talk.question;
         let times = flight.came.iter().filter(here).count();
+        let by_sleeve =
+            flight.came.iter().filter(here).filter(|passage| passage.port == Port::Sleeve).count();
         if times > 1 {
             self.reference.doubled += 1;
         }
-        if times > most {
+        if times > most || by_sleeve > self.most_copies {
             let came: Vec<_> =
                 flight.came.iter().filter(here).map(|passage| (passage.port, passage.at)).collect();
             let text = format!("frame {talk:?} came to host{host} again: {came:?} (I7)");

@@ -132,6 +132,37 @@ fn while_tables_disagree_a_flooded_frame_is_not_multiplied() {
     }
 }
 
+/// 1 and 3 both lead from 0 to 2, and 4 is behind 2.
+#[test]
+fn what_a_relay_gets_by_the_old_tree_and_by_the_new_one_is_delivered_once_there_and_behind_it() {
+    let mut net = Net::new(5, true, KeyLimits::default());
+    [(0, 1), (0, 3), (1, 2), (2, 3), (2, 4)].into_iter().for_each(|(one, two)| net.connect(one, two));
+    net.settle();
+    // 3 has heard already that the way to 2 is its own now, 1 not yet that it is none any more, and 3 is far.
+    let mut table = net.table(3);
+    table.flood.insert(name(0), vec![name(2)]);
+    net.command(3, Command::Table(Arc::new(table)));
+    net.wire =
+        Box::new(|from, to, _| if (from, to) == (3, 2) { Fate::Late(MILLI * 5) } else { Fate::Arrives });
+    for (length, repeated) in [(60, 1), (1464, 2), (20_000, 3)] {
+        let before = Arc::new(net.table(2));
+        net.command(2, Command::Table(before));
+        let sent = frame(mac(0), EVERYONE, length, 1);
+        net.capture(0, &sent);
+        net.run(MILLI * 2);
+        let mut after = net.table(2);
+        after.upstream.insert(name(0), name(3));
+        net.command(2, Command::Table(Arc::new(after)));
+        net.run(MILLI * 10);
+        for node in [2, 4] {
+            assert_eq!(net.frames(node), std::slice::from_ref(&sent), "node {node}, {length}");
+            let drops = net.nodes[node].counters().drops;
+            assert_eq!(drops.get(&DropReason::Repeated), Some(&repeated), "node {node}, {length}");
+        }
+        net.injected.iter_mut().for_each(Vec::clear);
+    }
+}
+
 #[test]
 fn a_flooded_frame_that_comes_in_a_circle_is_not_taken_up() {
     let mut net = Net::mesh(4);
