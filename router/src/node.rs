@@ -30,7 +30,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weft_api::{ApiError, Response};
 use weft_fastpath::BridgeName;
@@ -55,6 +55,10 @@ use lookup::Lookups;
 const CHANNEL: ChannelName = ChannelName::new("ipam");
 /// The channel on which former neighbours part.
 const CARRIERS: ChannelName = ChannelName::new("carriers");
+
+/// Who is on fastpath is written at once, and again no sooner than so long after for each neighbour there is: while a
+/// hundred come, each would be a write of its own.
+const REMEMBERING: Duration = Duration::from_millis(10);
 
 /// Nicknames kept, as many as the mesh keeps records.
 const NICKNAMES: usize = 10_000;
@@ -460,8 +464,11 @@ impl Node {
                 self.outputs.push_back(Output::Kernel(job));
             }
             overlay::Output::Probe { mac, bytes } => self.outputs.push_back(Output::Probe { mac, bytes }),
-            // At once: whoever is killed before loses what the kernel would have gone on carrying.
-            overlay::Output::Remember => self.durability.change(),
+            // Soon: whoever is killed before loses what the kernel would have gone on carrying.
+            overlay::Output::Remember => {
+                let crowd = u32::try_from(self.overlay.neighbours().count()).unwrap_or(u32::MAX);
+                self.durability.hasten(REMEMBERING * crowd, now);
+            }
         }
     }
 

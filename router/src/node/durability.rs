@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A change that a restart would find out by itself need not be waited for: `note` has it written with the next
-//! change, or soon, and holds nothing back.
+//! change, or soon, and holds nothing back. `hasten` does the same at once, unless a write was just begun: what a mesh
+//! that comes up has to say is written together.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(super) struct Durability<T> {
     retry_at: Option<Instant>,
     /// When a change that nobody waits for is written at the latest.
     noted: Option<Instant>,
+    /// When the last write began.
+    begun: Option<Instant>,
     /// What waits for the write under way, then for the one after it.
     held: VecDeque<T>,
     later: VecDeque<T>,
@@ -43,6 +46,7 @@ impl<T> Default for Durability<T> {
             writing: false,
             retry_at: None,
             noted: None,
+            begun: None,
             held: VecDeque::new(),
             later: VecDeque::new(),
         }
@@ -58,6 +62,12 @@ impl<T> Durability<T> {
     /// The state has changed in a way that need not be on disk before anything else goes on.
     pub(super) fn note(&mut self, now: Instant) {
         self.noted.get_or_insert(now + SOON);
+    }
+
+    /// The same, and the sooner it is on disk the better: at once, unless a write began less than `pace` ago.
+    pub(super) fn hasten(&mut self, pace: Duration, now: Instant) {
+        let at = self.begun.map_or(now, |begun| (begun + pace).max(now));
+        self.noted = Some(self.noted.map_or(at, |noted| noted.min(at)));
     }
 
     /// Passes a thing through: at once when everything is on disk, else after the write it depends on.
@@ -79,6 +89,7 @@ impl<T> Durability<T> {
         let due = changed && !self.writing && self.retry_at.is_none_or(|at| at <= now);
         if due {
             (self.dirty, self.writing, self.retry_at, self.noted) = (false, true, None, None);
+            self.begun = Some(now);
         }
         due
     }
@@ -173,6 +184,23 @@ mod tests {
         assert!(gate.poll_write(now + SOON));
         assert!(gate.failed(now, |_: &i32| true).is_empty());
         assert_eq!(gate.poll_timeout(), Some(now + RETRY), "nothing is lost");
+    }
+
+    #[test]
+    fn what_is_hastened_is_written_at_once_and_what_follows_closely_together() {
+        let (mut gate, now, pace) = (Durability::default(), now(), Duration::from_millis(100));
+        gate.note(now);
+        gate.hasten(pace, now);
+        assert!(gate.poll_write(now) && gate.pass(1).is_none(), "what comes during the write waits for it");
+        for later in [10, 60] {
+            gate.hasten(pace, now + Duration::from_millis(later));
+        }
+        assert_eq!(gate.written(), [1]);
+        assert_eq!((gate.pass(2), gate.poll_timeout()), (Some(2), Some(now + pace)));
+        assert!(!gate.poll_write(now + pace / 2) && gate.poll_write(now + pace));
+        gate.written();
+        gate.hasten(pace, now + pace * 3);
+        assert!(gate.poll_write(now + pace * 3));
     }
 
     #[test]
