@@ -3,6 +3,9 @@
 //! Each message names the object, what was tried, and the cause in words; the error number stays beside it for
 //! those who decide by it.
 
+/// What the kernel says of one call that it would not say of the next.
+pub(crate) const PASSING: [i32; 3] = [libc::EINTR, libc::ENOBUFS, libc::ENOMEM];
+
 /// A failure of something asked of this crate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -67,6 +70,14 @@ impl Error {
         Self::Kernel { object: object.into(), operation, errno, cause }
     }
 
+    /// The same with a better reason.
+    pub(crate) fn because(mut self, reason: &str) -> Self {
+        if let Self::Kernel { cause, .. } | Self::Refused { cause, .. } = &mut self {
+            reason.clone_into(cause);
+        }
+        self
+    }
+
     /// The kernel's error number, when there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -80,6 +91,11 @@ impl Error {
     /// Whether the interface that something was asked of is gone, or down.
     pub fn is_gone(&self) -> bool {
         self.is(&[libc::ENODEV, libc::ENXIO, libc::ENETDOWN])
+    }
+
+    /// Whether the same may go well the next time: a call was interrupted, or the kernel was short of memory for it.
+    pub(crate) fn passes(&self) -> bool {
+        self.is(&PASSING)
     }
 
     /// Whether the kernel answered with one of these error numbers.

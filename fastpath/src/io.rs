@@ -22,6 +22,7 @@ mod probe;
 mod removal;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]
 mod routes;
+mod steady;
 #[expect(unsafe_code, reason = "ioctl and adopting a descriptor; nothing else in this crate is unsafe")]
 mod sys;
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's vocabulary grows; we read what we know")]

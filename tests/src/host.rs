@@ -38,6 +38,8 @@ pub struct Host {
     secret: Option<String>,
     capture: Option<String>,
     clock: i64,
+    under: Vec<String>,
+    environment: Vec<(String, String)>,
     router: Option<Process>,
     netns: Netns,
 }
@@ -55,6 +57,8 @@ impl Host {
             secret: None,
             capture: None,
             clock: 0,
+            under: Vec::new(),
+            environment: Vec::new(),
             router: None,
             netns,
         })
@@ -93,6 +97,16 @@ impl Host {
     /// By how many seconds the steady clock of later launches is ahead of this machine's: another time namespace.
     pub fn set_clock(&mut self, seconds: i64) {
         self.clock = seconds;
+    }
+
+    /// The program, with its arguments, that starts later launches: one that takes something away first.
+    pub fn set_under(&mut self, words: &[&str]) {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// A variable in the environment of later launches.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The secret later launches use; empty when there is none.
@@ -148,23 +162,32 @@ impl Host {
         self.netns.execute(&mut weft, "", Duration::from_secs(10))
     }
 
-    /// The binary with this host's environment and clock.
+    /// The binary with this host's environment, clock and whatever is to start it.
     fn launcher(&self) -> Result<Command> {
-        if self.clock == 0 {
-            return self.binary();
-        }
         let seconds = self.clock.to_string();
-        let mut elsewhen = Command::new("unshare");
-        elsewhen.args(["--time", "--monotonic", &seconds, "--boottime", &seconds]).arg(binary()?);
-        elsewhen.env("WEFT_SOCKET", self.socket()).env("NO_COLOR", "1");
-        Ok(elsewhen)
+        let elsewhen = ["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds];
+        let elsewhen = elsewhen.iter().filter(|_| self.clock != 0).map(|&word| word.to_owned());
+        let mut words = elsewhen.chain(self.under.iter().cloned());
+        let mut command = match words.next() {
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary()?);
+                command
+            }
+            None => Command::new(binary()?),
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(self.named(command))
     }
 
     /// The binary with this host's environment.
     fn binary(&self) -> Result<Command> {
-        let mut weft = Command::new(binary()?);
-        weft.env("WEFT_SOCKET", self.socket()).env("NO_COLOR", "1");
-        Ok(weft)
+        Ok(self.named(Command::new(binary()?)))
+    }
+
+    fn named(&self, mut command: Command) -> Command {
+        command.env("WEFT_SOCKET", self.socket()).env("NO_COLOR", "1");
+        command
     }
 
     /// Runs a client command against this host's router.

@@ -14,6 +14,7 @@ pub mod counters;
 pub mod deadline;
 pub mod disk;
 pub mod fabric;
+pub mod flaky;
 pub mod frames;
 pub mod host;
 pub mod kernel;

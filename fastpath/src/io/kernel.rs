@@ -10,10 +10,13 @@ use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
+use netlink_sys::AsyncSocket as _;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use rtnetlink::Handle;
 
 use super::removal::Removal;
+use super::steady::Steady;
 use super::sys;
 use crate::error::Error;
 
@@ -39,7 +42,7 @@ impl Kernel {
     /// Connects to the namespace of the calling thread.
     pub(super) fn open() -> Result<Self, Error> {
         let failed = |error: io::Error| Error::kernel("netlink socket", "open", &error);
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
+        let (connection, handle, _) = rtnetlink::from_socket(Steady::new(NETLINK_ROUTE).map_err(failed)?);
         let ioctl = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|errno| failed(errno.into()))?;
         tokio::spawn(connection);
@@ -51,7 +54,7 @@ impl Kernel {
     pub(super) fn through(netlink: OwnedFd) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::kernel("netlink socket of the container", "use", &error);
         let socket = sys::netlink_socket(netlink).map_err(failed)?;
-        let (connection, handle, _) = rtnetlink::from_socket(socket);
+        let (connection, handle, _) = rtnetlink::from_socket(Steady::from(socket));
         tokio::spawn(connection);
         Ok(Self { handle, socket: None, removal: None })
     }

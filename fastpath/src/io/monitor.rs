@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Fastpath;
 use super::sys;
-use crate::error::Error;
+use crate::error::{Error, PASSING};
 
 /// How long news is collected before it is told: one attachment is a dozen messages.
 const COLLECT: Duration = Duration::from_millis(100);
@@ -105,7 +105,7 @@ impl Monitor {
             // Not through the runtime: its fairness would say "nothing there" after some dozens.
             match self.socket.socket_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) if something_is_lost(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(failed(&error)),
             }
@@ -118,10 +118,16 @@ impl Monitor {
         self.buffer.clear();
         match poll_fn(|context| self.socket.poll_recv(context, &mut self.buffer)).await {
             Ok(()) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
+            Err(error) if something_is_lost(&error) => Ok(()),
             Err(error) => Err(failed(&error)),
         }
     }
+}
+
+/// Whether the socket is as good as before: then there is one more reason to look, and no need of another socket, before
+/// which more would go unheard.
+fn something_is_lost(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|errno| PASSING.contains(&errno))
 }
 
 fn failed(error: &io::Error) -> Error {

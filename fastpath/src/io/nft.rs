@@ -141,8 +141,8 @@ impl Nft {
                     }
                     done.extend(changes);
                 }
-                // Somebody may have been there between our look and our change.
-                Err(error) if error.is(&[libc::ENOENT, libc::EEXIST]) => {
+                // Somebody may have been there between our look and our change; or it is not known whether it was made.
+                Err(error) if error.passes() || error.is(&[libc::ENOENT, libc::EEXIST]) => {
                     tracing::debug!(%error, "looking at the table again");
                     open = error;
                 }
@@ -152,8 +152,19 @@ impl Nft {
         Err(open)
     }
 
-    /// Brings what we have seen up to date.
+    /// Brings what we have seen up to date. Without the filter nothing is let in, so one answer that was lost must not
+    /// look like a kernel that has none.
     fn look(&mut self) -> Result<(), Error> {
+        for _ in 0..PATIENCE {
+            match self.look_once() {
+                Err(error) if error.passes() => tracing::debug!(%error, "looking at the table again"),
+                looked => return looked,
+            }
+        }
+        self.look_once()
+    }
+
+    fn look_once(&mut self) -> Result<(), Error> {
         let now = self.generation()?;
         if !matches!(&self.seen, Some((then, _)) if *then == now) {
             self.seen = None;

@@ -22,6 +22,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rtnetlink::LinkUnspec;
+use tokio::sync::oneshot;
 
 use super::kernel::{DEADLINE, Kernel, all, ask};
 use crate::error::Error;
@@ -37,35 +38,42 @@ const ANSWER: usize = 4096;
 
 const OPERATION: &str = "remove";
 
-/// A socket of its own, of the namespace in which it was opened.
-pub(super) struct Removal(Mutex<Socket>);
+/// A socket of its own, of the namespace in which it was opened, and the number of the last question.
+pub(super) struct Removal(Mutex<(Socket, u32)>);
 
 impl Removal {
     pub(super) fn open() -> io::Result<Self> {
-        Socket::new(NETLINK_ROUTE).map(|socket| Self(Mutex::new(socket)))
+        Socket::new(NETLINK_ROUTE).map(|socket| Self(Mutex::new((socket, 0))))
     }
 
     /// Asks, and returns when it is done. The kernel answers within the call.
     fn ask(&self, which: LinkMessage) -> io::Result<()> {
+        let mut turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (socket, number) = &mut *turn;
+        *number = number.wrapping_add(1);
         let mut question = NetlinkMessage::from(RouteNetlinkMessage::DelLink(which));
         question.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        question.header.sequence_number = *number;
         question.finalize();
         let mut bytes = vec![0; question.buffer_len()];
         question.serialize(&mut bytes);
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         socket.send(&bytes, 0)?;
-        let mut answer = Vec::with_capacity(ANSWER);
-        socket.recv(&mut answer, 0)?;
-        drop(socket);
         let broken = |error| io::Error::other(format!("an answer that makes no sense: {error}"));
-        let answer = NetlinkBuffer::new_checked(&answer).map_err(broken)?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::parse(&answer).map_err(broken)?;
-        if let NetlinkPayload::Error(error) = answer.payload
-            && error.code.is_some()
-        {
-            return Err(error.to_io());
+        loop {
+            let mut answer = Vec::with_capacity(ANSWER);
+            socket.recv(&mut answer, 0)?;
+            let answer = NetlinkBuffer::new_checked(&answer).map_err(broken)?;
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::parse(&answer).map_err(broken)?;
+            // One to a question before was left there when reading it failed.
+            if answer.header.sequence_number == *number {
+                if let NetlinkPayload::Error(error) = answer.payload
+                    && error.code.is_some()
+                {
+                    return Err(error.to_io());
+                }
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
@@ -123,7 +131,13 @@ async fn remove(kernel: &Kernel, object: &str, which: LinkMessage) -> Result<(),
     let Some(removal) = kernel.removal.clone() else {
         return Err(Error::refused(object, "links of this namespace are not ours to remove"));
     };
-    let asked = tokio::task::spawn_blocking(move || Arc::as_ref(&removal).ask(which));
+    let (reply, asked) = oneshot::channel();
+    // Not by the runtime, which panics where no thread can be had.
+    let thread = std::thread::Builder::new().name("weft-remove".to_owned());
+    if let Err(error) = thread.spawn(move || reply.send(Arc::as_ref(&removal).ask(which))) {
+        let error = io::Error::other(format!("no thread to wait for that: {error}"));
+        return Err(Error::kernel(object, OPERATION, &error));
+    }
     match tokio::time::timeout(DEADLINE, asked).await {
         Ok(Ok(done)) => done.map_err(|error| Error::kernel(object, OPERATION, &error)),
         Ok(Err(_)) => Err(Error::kernel(object, OPERATION, &io::Error::other("the thread ended early"))),
