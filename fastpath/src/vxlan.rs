@@ -30,6 +30,11 @@ pub const PROBE_ETHERTYPE: u16 = 0x88b5;
 /// How far a VXLAN packet may travel.
 const TTL: u8 = 64;
 
+/// The most addresses that the kernel may learn, on the bridge and on each device: as many as the router keeps for
+/// sleeve. A container that invents addresses would otherwise fill the memory of every host, and their lists, which the
+/// router has to read. Given at birth only, as the kernel has it for a device.
+pub(crate) const LEARNED_LIMIT: u32 = 65_536;
+
 /// The Internet protocol below the VXLAN packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Underlay {

@@ -1,7 +1,7 @@
 //! Frames made by hand, for what no honest socket would send.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
@@ -52,15 +52,56 @@ pub fn send_datagram(from: &Netns, source: SocketAddr, to: SocketAddr, payload: 
 /// When there is no such interface or the kernel refuses the frame.
 pub fn send_frame(from: &Netns, interface: &str, frame: &[u8]) -> Result<()> {
     from.run(|| {
-        let all = SockProtocol::EthAll;
-        let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, all)?;
-        let address: LinkAddr = getifaddrs()?
-            .filter(|found| found.interface_name == interface)
-            .find_map(|found| found.address?.as_link_addr().copied())
-            .with_context(|| format!("no interface {interface}"))?;
-        bind(raw.as_raw_fd(), &address)?;
-        send(raw.as_raw_fd(), frame, MsgFlags::empty()).map(drop).context("cannot send the frame")
+        send(open(interface)?.as_raw_fd(), frame, MsgFlags::empty())
+            .map(drop)
+            .context("cannot send the frame")
     })
+}
+
+/// A socket by which frames leave an interface of the calling thread's namespace as they are.
+pub(crate) fn open(interface: &str) -> Result<OwnedFd> {
+    let all = SockProtocol::EthAll;
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, all)?;
+    let address: LinkAddr = getifaddrs()?
+        .filter(|found| found.interface_name == interface)
+        .find_map(|found| found.address?.as_link_addr().copied())
+        .with_context(|| format!("no interface {interface}"))?;
+    bind(raw.as_raw_fd(), &address)?;
+    Ok(raw)
+}
+
+/// A UDP datagram over IPv4 in a frame, without a UDP checksum, which IPv4 lets be (RFC 768).
+pub fn datagram(
+    to: [u8; 6],
+    from: [u8; 6],
+    source: SocketAddrV4,
+    target: SocketAddrV4,
+    payload: &[u8],
+) -> Vec<u8> {
+    const IPV4: usize = 20;
+    const UDP: usize = 8;
+    let length = |header: usize| u16::try_from(header + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let mut ip = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    ip[2..4].copy_from_slice(&length(IPV4 + UDP));
+    ip[12..16].copy_from_slice(&source.ip().octets());
+    ip[16..20].copy_from_slice(&target.ip().octets());
+    // The checksum of RFC 1071; with no more than ten words two folds are enough.
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let [_, _, high, low] = (!((sum & 0xffff) + (sum >> 16))).to_be_bytes();
+    (ip[10], ip[11]) = (high, low);
+    let ports = [source.port().to_be_bytes(), target.port().to_be_bytes(), length(UDP), [0; 2]].concat();
+    [&to[..], &from, &[0x08, 0x00], &ip, &ports, payload].concat()
+}
+
+/// The Ethernet address of an interface.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn mac_of(netns: &Netns, interface: &str) -> Result<[u8; 6]> {
+    let shown = netns.ip(&format!("-o link show dev {interface}"))?;
+    let word = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    mac(word.with_context(|| format!("no Ethernet address: {shown}"))?)
 }
 
 /// Reads `aa:bb:cc:dd:ee:ff`.

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::link::Flag;
 use crate::mac::MacAddr;
 use crate::names::GROUP;
+use crate::vxlan::LEARNED_LIMIT;
 
 /// `IFLA_INET_CONF`: settable, unlike its IPv6 sister, as a nest of numbers.
 const INET_CONF: u16 = 1;
@@ -219,6 +220,7 @@ fn bridge(name: &str, mac: MacAddr) -> LinkMessage {
         .stp_state(BridgeStpState::Disabled)
         .mcast_snooping(false)
         .no_linklocal_learn(true)
+        .fdb_max_learned(LEARNED_LIMIT) // since Linux 6.7; ignored before
         .build()
 }
 

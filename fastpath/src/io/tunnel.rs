@@ -7,7 +7,7 @@ use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 
 use crate::mac::MacAddr;
 use crate::names::GROUP;
-use crate::vxlan::{Tunnel, Underlay};
+use crate::vxlan::{LEARNED_LIMIT, Tunnel, Underlay};
 
 /// A device, down. No MTU in it, as with the bridge. Over IPv4 it leaves the switches for IPv6 alone: the kernel lets
 /// devices share a port (each with its own network) only when these are alike.
@@ -16,6 +16,7 @@ pub(super) fn create(name: &str, underlay: Underlay, tunnel: &Tunnel, mac: MacAd
         .link_group(GROUP)
         .address(mac.octets().to_vec())
         .port(tunnel.port)
+        .limit(LEARNED_LIMIT)
         .udp_csum(tunnel.checksum);
     match underlay {
         Underlay::V4 => device.build(),

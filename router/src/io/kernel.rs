@@ -51,6 +51,9 @@ const CARRIED: Duration = Duration::from_secs(1);
 const CARRIED_MANY: Duration = Duration::from_secs(5);
 const FEW: usize = 16;
 
+/// Where the list is long, it is asked for so rarely that reading it takes no more than this part of the time.
+const CARRIED_SHARE: u32 = 20;
+
 /// How long wishes wait while links are made and removed.
 const OWED: Duration = Duration::from_millis(100);
 
@@ -446,10 +449,12 @@ impl Task {
     /// Each end has to know itself which of its links carry data: they are probed more often.
     async fn ask_who_carries(&mut self) {
         let few = self.picture.wish.remotes.len() <= FEW;
-        self.ask_at = Instant::now() + if few { CARRIED } else { CARRIED_MANY };
+        let asked = Instant::now();
         if let Ok(hosts) = self.fastpath.carried(CARRIED_MANY).await {
             self.tell(News::Report(KernelReport::Carried(hosts))).await;
         }
+        let often = if few { CARRIED } else { CARRIED_MANY };
+        self.ask_at = Instant::now() + often.max(asked.elapsed() * CARRIED_SHARE);
     }
 
     async fn tear_down(&mut self, call: CallId) {
