@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socket};
 use tokio::io::unix::AsyncFd;
@@ -52,8 +53,10 @@ impl Fastpath {
         let (_, own) = interface(&device)?;
         let failed = |error: io::Error| Error::kernel("socket for probes", "open", &error);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)
-            .map_err(|errno| failed(errno.into()))?;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None).map_err(|errno| {
+            let error = failed(errno.into());
+            if errno == Errno::EPERM { error.because("not permitted (CAP_NET_RAW is needed)") } else { error }
+        })?;
         sys::bind_packet(socket.as_fd(), index, PROBE_ETHERTYPE).map_err(failed)?;
         Ok(ProbeSocket { socket: sys::watch(socket).map_err(failed)?, own, buffer: vec![0; BUFFER] })
     }

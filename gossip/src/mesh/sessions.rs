@@ -119,6 +119,9 @@ impl Mesh {
                     self.shook(connection, now);
                     if refusal.code == RefusalCode::Clone {
                         self.counters.clones += 1;
+                        // It is this router that has to go, and its own log is where that is looked for.
+                        let remote = self.links.get(&connection).and_then(|link| link.remote);
+                        self.report(remote, refusal.text.clone(), now);
                     }
                     if refusal.code == RefusalCode::Ourselves {
                         self.meet_ourselves(connection, now);

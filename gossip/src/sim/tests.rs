@@ -361,7 +361,11 @@ fn a_cloned_machine_is_refused_by_the_neighbours_of_the_first() {
     assert_eq!(sessions(&sim, clone), 0);
     let error = sim.mesh(clone).connections().next().and_then(|view| view.error).expect("a reason");
     assert!(error.contains("cloned machine") && error.contains("node2"), "{error}");
-    assert!(reports.iter().any(|(node, output)| *node == 0 && matches!(output, Output::Refused { .. })));
+    for who in [0, clone] {
+        let told =
+            |(node, output): &(usize, Output)| *node == who && matches!(output, Output::Refused { .. });
+        assert!(reports.iter().any(told), "both ends say so in their logs, node {who} does not");
+    }
 }
 
 #[test]

@@ -94,10 +94,19 @@ impl CaptureKind {
     pub fn open(self, interface: &str, mtu: u16) -> io::Result<Box<dyn Capture>> {
         let index = nix::net::if_::if_nametoindex(interface).map_err(|_| missing(interface))?;
         match self {
-            Self::Pcap => Ok(Box::new(PcapCapture::open(interface, mtu)?)),
-            Self::Vnet => Ok(Box::new(VnetCapture::open(index)?)),
+            Self::Pcap => Ok(Box::new(PcapCapture::open(interface, mtu).map_err(explained)?)),
+            Self::Vnet => Ok(Box::new(VnetCapture::open(index).map_err(explained)?)),
         }
     }
+}
+
+/// Names the capability that is missing. libpcap has only words for it.
+fn explained(error: io::Error) -> io::Error {
+    let denied = io::ErrorKind::PermissionDenied;
+    if error.kind() == denied || error.to_string().contains("Operation not permitted") {
+        return io::Error::new(denied, format!("{error} (CAP_NET_RAW is needed)"));
+    }
+    error
 }
 
 /// The error for an interface that is not there.
@@ -108,4 +117,18 @@ fn missing(interface: &str) -> io::Error {
 /// Both captures must not see what they inject; a kernel that cannot do that cannot be used (Linux before 4.20).
 pub(super) fn ignore_own(socket: BorrowedFd<'_>) -> io::Result<()> {
     sys::enable(socket, sys::PacketOption::IgnoreOutgoing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_permission_is_named_whoever_says_it() {
+        let words = io::Error::other("libpcap error: socket: Operation not permitted");
+        for error in [words, io::Error::from_raw_os_error(libc::EPERM)] {
+            assert!(explained(error).to_string().ends_with("(CAP_NET_RAW is needed)"));
+        }
+        assert_eq!(explained(io::Error::other("no buffers")).to_string(), "no buffers");
+    }
 }

@@ -16,20 +16,27 @@ pub struct Prober {
     socket: Option<ProbeSocket>,
     /// There was a socket and it broke.
     broken: bool,
+    /// It was said that there can be none.
+    said: bool,
 }
 
 impl Prober {
     /// Knows where; opens nothing yet.
     #[must_use]
     pub fn new(bridge: BridgeName) -> Self {
-        Self { bridge, socket: None, broken: false }
+        Self { bridge, socket: None, broken: false, said: false }
     }
 
     /// Opens the socket if it is not open: the bridge and the VXLAN device stand now.
     pub fn open(&mut self) {
         if self.socket.is_none() {
             match Fastpath::probe_socket(&self.bridge) {
-                Ok(socket) => (self.socket, self.broken) = (Some(socket), false),
+                Ok(socket) => (self.socket, self.broken, self.said) = (Some(socket), false, false),
+                // Without probes fastpath is never used: whoever wonders why finds it said, once.
+                Err(error) if error.errno() == Some(libc::EPERM) && !self.said => {
+                    self.said = true;
+                    tracing::warn!(%error, "fastpath cannot be proven, and so is not used");
+                }
                 Err(error) => tracing::debug!(%error, "no probes yet"),
             }
         }
