@@ -120,6 +120,22 @@ impl Fabric {
         Host::new(name, netns, addresses, &self.home)
     }
 
+    /// Makes the fabric a router between segments 0 and 1, by which these hosts send what is for the other.
+    ///
+    /// # Errors
+    /// When the kernel refuses an address or a route.
+    pub fn route(&self, hosts: &[Host]) -> Result<()> {
+        for segment in [0, 1] {
+            self.netns.ip(&format!("addr add 10.99.{segment}.254/24 dev seg{segment}"))?;
+        }
+        self.netns.run(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
+        for host in hosts {
+            let [_, _, segment, _] = host.address().octets();
+            host.netns().ip(&format!("route add default via 10.99.{segment}.254"))?;
+        }
+        Ok(())
+    }
+
     /// A container that is not attached to anything yet: a namespace with only a loopback.
     ///
     /// # Errors

@@ -136,19 +136,6 @@ fn d3_a_path_that_swallows_large_packets_without_a_word_holds_no_fastpath_stream
     })
 }
 
-/// Makes the fabric a router between its two segments.
-fn routed(fabric: &Fabric, hosts: &[Host]) -> Result<()> {
-    for segment in [0, 1] {
-        fabric.netns().ip(&format!("addr add 10.99.{segment}.254/24 dev seg{segment}"))?;
-    }
-    fabric.netns().run(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
-    for host in hosts {
-        let [_, _, segment, _] = host.address().octets();
-        host.netns().ip(&format!("route add default via 10.99.{segment}.254"))?;
-    }
-    Ok(())
-}
-
 #[test]
 fn d3_a_router_that_says_fragmentation_needed_holds_no_stream_for_five_seconds() -> Result<()> {
     scenario(|fabric| {
@@ -157,7 +144,7 @@ fn d3_a_router_that_says_fragmentation_needed_holds_no_stream_for_five_seconds()
             fabric.host_on("host2", &[1])?,
             fabric.host_on("host3", &[1])?,
         ];
-        routed(fabric, &hosts)?;
+        fabric.route(&hosts)?;
         let stage = stage(fabric, hosts)?;
         let mtu = |mtu: u16| -> Result<()> {
             for segment in [0, 1] {

@@ -26,7 +26,8 @@ pub enum Event {
         /// Bytes of the largest IP packet that is known to pass.
         mtu: u16,
     },
-    /// The first heartbeat was missed; three quick retries follow.
+    /// The first heartbeat was missed, and three quick retries follow; or the neighbour speaks from another address all
+    /// at once. Either way its session may be none any more.
     LinkSuspect {
         /// The neighbour.
         peer: PeerName,

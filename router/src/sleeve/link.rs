@@ -23,6 +23,8 @@ use weft_gossip::PeerName;
 
 /// Fewer bytes of a frame than this are not worth a part of their own at the end of a datagram.
 const SMALLEST_PART: usize = 64;
+/// That a neighbour speaks from elsewhere is told at most this often.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 /// A changed round trip is told at most this often.
 const RTT_NEWS: Duration = Duration::from_secs(10);
 
@@ -92,6 +94,8 @@ pub struct Link {
     packer: Packer,
     joiner: Joiner,
     told: Option<(Duration, u16, Instant)>,
+    /// When it was last said that the neighbour speaks from elsewhere.
+    doubted: Option<Instant>,
 }
 
 impl Link {
@@ -108,6 +112,7 @@ impl Link {
             packer: Packer::default(),
             joiner: Joiner::default(),
             told: None,
+            doubted: None,
         }
     }
 
@@ -162,12 +167,19 @@ impl Link {
         self.counters.received_datagrams += 1;
         self.counters.received_bytes += datagram.len() as u64;
         // Only the newest packet moves the address: an old one may have been held back and sent from elsewhere.
-        if opened.newest && from != self.address {
+        let moved = opened.newest && from != self.address;
+        if moved {
             self.counters.roamed += 1;
             self.readdress(from, now);
         }
         let change = self.live.heard(now);
-        Ok((opened.end, self.news(change, now)))
+        let news = self.news(change, now);
+        // Its session may lead to where it was, and only a change of carrier that needs it would find that out.
+        let lost = moved && self.doubted.is_none_or(|doubted| now >= doubted + DOUBT_PAUSE);
+        if lost {
+            self.doubted = Some(now);
+        }
+        Ok((opened.end, news.or(lost.then_some(News::Suspect))))
     }
 
     /// The echo of a heartbeat.

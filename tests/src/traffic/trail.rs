@@ -68,6 +68,13 @@ impl Trail {
         self.arrived.values().flatten().min().map(|moment| *moment - *begin)
     }
 
+    /// How long after the first packet left the last lost one did; none when nothing was lost. From then on all arrived.
+    pub fn last_loss(&self) -> Option<Duration> {
+        let begin = self.sent.values().next()?;
+        let lost = self.sent.iter().rfind(|(number, _)| !self.arrived.contains_key(number));
+        lost.map(|(_, moment)| *moment - *begin)
+    }
+
     /// When the lost packets were sent, as milliseconds after the first packet: runs of neighbours as one.
     fn losses(&self) -> Vec<(u128, u128)> {
         let Some(begin) = self.sent.values().next() else { return Vec::new() };
@@ -113,11 +120,13 @@ mod tests {
         assert_eq!(trail.longest_gap(), Duration::from_millis(39));
         assert_eq!(trail.losses(), [(20, 40), (80, 90)]);
         assert_eq!(trail.first_arrival(), Some(Duration::from_millis(1)));
+        assert_eq!(trail.last_loss(), Some(Duration::from_millis(90)));
 
         let part = trail.between(at(20), at(60));
         assert_eq!((part.sent(), part.lost(), part.doubled()), (4, 3, 0));
         assert_eq!(part.longest_gap(), Duration::from_millis(30), "the last sending counts");
         assert_eq!(part.first_arrival(), Some(Duration::from_millis(31)));
         assert_eq!(trail.between(at(200), at(300)).first_arrival(), None);
+        assert_eq!(trail.between(at(50), at(80)).last_loss(), None);
     }
 }

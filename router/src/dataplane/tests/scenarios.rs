@@ -420,6 +420,14 @@ fn a_neighbour_whose_address_changes_is_followed() {
     net.run(LATENCY * 2);
     assert_eq!(net.frames(1), [sent]);
     assert_eq!(net.nodes[0].counters().links[&name(1)].roamed, 1);
+    let doubts = |net: &Net| {
+        net.events[0].iter().filter(|(_, event)| matches!(event, Event::LinkSuspect { .. })).count()
+    };
+    assert_eq!(doubts(&net), 1, "its session may lead to where it was");
+    net.addresses[1] = "192.0.2.9:40001".parse().unwrap();
+    net.capture(1, &frame(mac(1), mac(0), 60, 3));
+    net.run(LATENCY * 2);
+    assert_eq!(doubts(&net), 1, "one that speaks from everywhere is not doubted with each datagram");
 }
 
 #[test]
