@@ -14,7 +14,7 @@ const BEAT: Duration = Duration::from_millis(20);
 const REFUSED: Duration = Duration::from_secs(10);
 const CLONED: &str = "cloned machine";
 /// Meetings in the doorway.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 5;
 /// How soon one of two sessions must be left, and for how long nothing may change then.
 const ONE_LEFT: Duration = Duration::from_secs(5);
 const STAYS: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ const AFTER: u8 = 102;
 /// How soon sleeve must have followed.
 const FOLLOWED: Duration = Duration::from_secs(2);
 /// How long it is watched: a session that leads nowhere is found out late.
-const WATCHED: Duration = Duration::from_secs(12);
+const WATCHED: Duration = Duration::from_secs(8);
 
 /// Shows host1 to the other segment under one address for UDP and one for the rest. Whatever else it was known by leads
 /// nowhere.
