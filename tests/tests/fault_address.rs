@@ -133,7 +133,7 @@ fn unplugged(fabric: &Fabric, carrier: &str) -> Result<()> {
     }
     println!("E4 cable out for {OUT:?}, {carrier}: all on {carrier} after {:.1?}", since.elapsed());
     // What was lost meanwhile is found out late.
-    deadline::pause(FLOWS);
+    deadline::pause(OUT);
     wait_all_on(&stage.hosts, carrier)?;
     traffic.judge(&format!("cable out for {OUT:?}, {carrier}"), since)
 }
