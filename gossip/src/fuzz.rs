@@ -112,6 +112,8 @@ pub fn overheard(start: Instant) -> Vec<Vec<u8>> {
     visit.mesh.tell(peer, b"told".to_vec(), now);
     visit.mesh.publish(ipam, Some(b"delta".to_vec()), b"state".to_vec(), now);
     visit.mesh.unicast(ipam, peer, b"letter".to_vec(), now);
+    visit.mesh.set_idle([peer].into(), now);
+    visit.wait(Duration::from_secs(1));
     visit.say(&Message::Digest(Vec::new()));
     visit.say(&Message::Want(vec![visit.mesh.name(), peer]));
     for _ in 0..60 {
